@@ -2,8 +2,16 @@
 //!
 //! This crate does no I/O of its own, reads no clock and knows no cloud.
 
+pub mod aggregate;
+pub mod asof;
+mod definition;
+mod diagnostic;
 mod error;
 mod online;
+pub mod ordered;
+pub mod sql;
 
+pub use definition::*;
+pub use diagnostic::{Diagnostic, Severity, Source, Span, closest};
 pub use error::{Error, ErrorKind, Result};
 pub use online::{OnlineStore, Position, Tile, TileKey, TileRange};

@@ -1,0 +1,177 @@
+//! The aggregation functions by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+
+use super::distinct::Distinct;
+use super::moments::Variance;
+use super::order::{Edge, Extreme};
+use super::quantile::Percentile;
+use super::sum::{Avg, Count, SumFloat, SumInt};
+use super::{Aggregator, aggregator};
+use crate::{Error, Result, ordered};
+
+/// One argument of a call, as the binder sees it.
+#[derive(Debug, Clone)]
+pub struct Arg {
+    /// Its type.
+    pub data_type: DataType,
+    /// Its value, if it is a constant.
+    pub literal: Option<ScalarValue>,
+}
+
+type Bind = dyn Fn(&[Arg]) -> Result<Arc<dyn Aggregator>> + Send + Sync;
+
+/// An aggregation function: a name, and how to bind it to the types of its arguments.
+///
+/// ```
+/// use featurectl_core::aggregate::{AggregateFunction, Functions};
+/// let functions = Functions::default();
+/// assert!(functions.get("AVG").is_some());
+/// ```
+#[derive(Clone)]
+pub struct AggregateFunction {
+    name: String,
+    bind: Arc<Bind>,
+}
+
+impl AggregateFunction {
+    /// A function called `name` in SQL; `bind` checks the arguments and gives the aggregation.
+    pub fn new(
+        name: impl Into<String>,
+        bind: impl Fn(&[Arg]) -> Result<Arc<dyn Aggregator>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), bind: Arc::new(bind) }
+    }
+
+    /// Its name in SQL.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The aggregation for these arguments.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) if their number or types don't fit.
+    pub fn bind(&self, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+        (self.bind)(args)
+    }
+}
+
+impl fmt::Debug for AggregateFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AggregateFunction").field(&self.name).finish()
+    }
+}
+
+/// All aggregation functions of a session, by lower-case name.
+#[derive(Debug, Clone)]
+pub struct Functions(BTreeMap<String, AggregateFunction>);
+
+impl Functions {
+    /// The function called `name`, in any case.
+    pub fn get(&self, name: &str) -> Option<&AggregateFunction> {
+        self.0.get(&name.to_lowercase())
+    }
+
+    /// Adds a function, in place of one of the same name.
+    pub fn insert(&mut self, function: AggregateFunction) {
+        self.0.insert(function.name.to_lowercase(), function);
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+impl Default for Functions {
+    fn default() -> Self {
+        let mut all = Self(BTreeMap::new());
+        let mut add = |names: &[&'static str], bind: fn(&'static str, &[Arg]) -> Result<Arc<dyn Aggregator>>| {
+            for &name in names {
+                all.insert(AggregateFunction::new(name, move |args| bind(name, args)));
+            }
+        };
+        add(&["count"], |name, args| at_most(name, args, 1).map(|()| aggregator(Count)));
+        add(&["sum"], sum);
+        add(&["avg", "mean"], |name, args| numeric(name, args).map(|_| aggregator(Avg)));
+        add(&["min"], |name, args| Ok(aggregator(Extreme { data_type: scalar(name, args)?, max: false })));
+        add(&["max"], |name, args| Ok(aggregator(Extreme { data_type: scalar(name, args)?, max: true })));
+        add(&["first_value"], |name, args| Ok(aggregator(Edge { data_type: scalar(name, args)?, last: false })));
+        add(&["last_value"], |name, args| Ok(aggregator(Edge { data_type: scalar(name, args)?, last: true })));
+        add(&["var", "var_samp", "var_sample", "var_pop", "var_population"], variance);
+        add(&["stddev", "stddev_samp", "stddev_pop"], variance);
+        add(&["approx_distinct"], |name, args| scalar(name, args).map(|_| aggregator(Distinct)));
+        add(&["approx_percentile_cont"], percentile);
+        all
+    }
+}
+
+fn at_most(name: &str, args: &[Arg], most: usize) -> Result<()> {
+    match args.len() {
+        n if n <= most => Ok(()),
+        n => Err(Error::invalid(format!("`{name}` takes at most {most} argument{}, not {n}", plural(most)))),
+    }
+}
+
+fn one<'a>(name: &str, args: &'a [Arg]) -> Result<&'a Arg> {
+    match args {
+        [arg] => Ok(arg),
+        _ => Err(Error::invalid(format!("`{name}` takes 1 argument, not {}", args.len()))),
+    }
+}
+
+fn numeric<'a>(name: &str, args: &'a [Arg]) -> Result<&'a DataType> {
+    let data_type = &one(name, args)?.data_type;
+    is_number(data_type).then_some(data_type).ok_or_else(|| not_numeric(name, data_type))
+}
+
+fn is_number(t: &DataType) -> bool {
+    t.is_numeric() || t.is_null()
+}
+
+fn not_numeric(name: &str, t: &DataType) -> Error {
+    Error::invalid(format!("`{name}` takes a number, not {t}"))
+}
+
+fn scalar(name: &str, args: &[Arg]) -> Result<DataType> {
+    let arg = one(name, args)?;
+    ordered::encode(&arrow::array::new_empty_array(&arg.data_type)).map_err(|e| e.context(format!("`{name}`")))?;
+    Ok(arg.data_type.clone())
+}
+
+fn sum(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    Ok(match numeric(name, args)? {
+        t if t.is_signed_integer() => aggregator(SumInt { unsigned: false }),
+        t if t.is_unsigned_integer() => aggregator(SumInt { unsigned: true }),
+        _ => aggregator(SumFloat),
+    })
+}
+
+fn variance(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    numeric(name, args)?;
+    let ddof = if name.contains("pop") { 0 } else { 1 };
+    Ok(aggregator(Variance { ddof, root: name.starts_with("stddev") }))
+}
+
+fn percentile(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    let [value, q] = args else {
+        return Err(Error::invalid(format!("`{name}` takes 2 arguments, (value, percentile), not {}", args.len())));
+    };
+    if !is_number(&value.data_type) {
+        return Err(not_numeric(name, &value.data_type));
+    }
+    let q = q.literal.as_ref().and_then(|q| q.cast_to(&DataType::Float64).ok());
+    match q {
+        Some(ScalarValue::Float64(Some(q))) if (0.0..=1.0).contains(&q) => Ok(aggregator(Percentile { q })),
+        _ => Err(Error::invalid(format!("the percentile of `{name}` is a constant between 0 and 1"))),
+    }
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}

@@ -1,0 +1,229 @@
+//! The algebra of aggregations: `lift → merge → finish` over partials that form a commutative monoid.
+//!
+//! ```text
+//!  events (columns) ──lift──▶ one partial a row ──merge, any order──▶ partial of a window or a tile ──finish──▶ value
+//!                                                      │ encode ▲ decode
+//!                                                      ▼        │
+//!                                               bytes in a store
+//! ```
+//! Every evaluator — as-of join, tile backfill, stream, online read — is made of these steps only, and because a merge
+//! does not depend on order, all of them give the same value.
+
+mod distinct;
+mod double_double;
+mod functions;
+mod moments;
+mod order;
+mod quantile;
+mod sum;
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::datatypes::DataType;
+
+pub use functions::{AggregateFunction, Arg, Functions};
+
+use crate::Result;
+
+/// Events of one or several entities, in columns of equal length.
+#[derive(Debug, Clone, Copy)]
+pub struct Events<'a> {
+    /// The arguments of the aggregation, `len` rows each; empty for `count(*)`.
+    pub args: &'a [ArrayRef],
+    /// Event times, microseconds UTC.
+    pub time: &'a [i64],
+    /// What orders events of equal time, if the view has such a column.
+    pub sequence: Option<&'a ArrayRef>,
+    /// Rows where this is not true do not take part.
+    pub filter: Option<&'a BooleanArray>,
+}
+
+/// An aggregation function over typed partials. Implement this to bring one of your own.
+///
+/// The partials must form a commutative monoid under [`merge`](Self::merge): any grouping and any order of merges
+/// gives the same value (floats: to 1e-9 relative).
+///
+/// ```
+/// use featurectl_core::aggregate::{Aggregation, Events};
+/// use featurectl_core::{Error, Result};
+/// use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+/// use arrow::datatypes::DataType;
+/// use std::sync::Arc;
+///
+/// /// Whether any event was true.
+/// #[derive(Debug)]
+/// struct Any;
+///
+/// impl Aggregation for Any {
+///     type Partial = bool;
+///     fn return_type(&self) -> DataType { DataType::Boolean }
+///     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<bool>>> { Ok(events.args[0].as_boolean().iter().collect()) }
+///     fn merge(&self, into: &mut bool, other: &bool) { *into |= other }
+///     fn finish(&self, partials: &[Option<bool>]) -> Result<ArrayRef> {
+///         Ok(Arc::new(partials.iter().copied().collect::<BooleanArray>()))
+///     }
+///     fn encode(&self, partial: &bool, out: &mut Vec<u8>) { out.push(u8::from(*partial)) }
+///     fn decode(&self, bytes: &[u8]) -> Result<bool> {
+///         bytes.first().map(|b| *b != 0).ok_or_else(|| Error::data("a partial of `any` is empty"))
+///     }
+/// }
+/// ```
+pub trait Aggregation: Debug + Send + Sync + 'static {
+    /// What is merged.
+    type Partial: Clone + Send + Sync;
+
+    /// Type of the finished value.
+    fn return_type(&self) -> DataType;
+
+    /// One partial a row, `events.time.len()` in all; `None` where the row does not count, as for a NULL argument.
+    /// The filter is applied by the caller.
+    fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Self::Partial>>>;
+
+    /// Folds `other` into `into`.
+    fn merge(&self, into: &mut Self::Partial, other: &Self::Partial);
+
+    /// One value a partial; `None` is the empty window.
+    fn finish(&self, partials: &[Option<Self::Partial>]) -> Result<ArrayRef>;
+
+    /// Appends the partial's bytes, at least one; their layout must stay readable in later versions.
+    fn encode(&self, partial: &Self::Partial, out: &mut Vec<u8>);
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Partial>;
+}
+
+/// An [`Aggregation`] without its type: what the engine works with. Made by [`aggregator`].
+pub trait Aggregator: Debug + Send + Sync {
+    /// Type of the finished value.
+    fn return_type(&self) -> DataType;
+
+    /// The value of each range of rows, for each list of ranges. Within a list, starts and ends never decrease.
+    fn windows(&self, events: &Events<'_>, ranges: &[Vec<Range<usize>>]) -> Result<Vec<ArrayRef>>;
+
+    /// The encoded partial of each range of rows; empty bytes where no row counts.
+    fn fold(&self, events: &Events<'_>, ranges: &[Range<usize>]) -> Result<Vec<Vec<u8>>>;
+
+    /// The value of each group of encoded partials.
+    fn merge_finish(&self, groups: &[Vec<&[u8]>]) -> Result<ArrayRef>;
+}
+
+/// The object-safe face of an aggregation.
+pub fn aggregator<A: Aggregation>(aggregation: A) -> Arc<dyn Aggregator> {
+    Arc::new(Typed(aggregation))
+}
+
+#[derive(Debug)]
+struct Typed<A>(A);
+
+impl<A: Aggregation> Typed<A> {
+    fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<A::Partial>>> {
+        let mut lifted = self.0.lift(events)?;
+        if let Some(filter) = events.filter {
+            for (row, partial) in lifted.iter_mut().enumerate() {
+                if filter.is_null(row) || !filter.value(row) {
+                    *partial = None;
+                }
+            }
+        }
+        Ok(lifted)
+    }
+
+    fn merged(&self, left: Option<&A::Partial>, right: Option<&A::Partial>) -> Option<A::Partial> {
+        match (left, right) {
+            (Some(left), Some(right)) => {
+                let mut both = left.clone();
+                self.0.merge(&mut both, right);
+                Some(both)
+            }
+            (one, other) => one.or(other).cloned(),
+        }
+    }
+
+    fn merge_into(&self, into: &mut Option<A::Partial>, other: Option<&A::Partial>) {
+        match (into.as_mut(), other) {
+            (Some(into), Some(other)) => self.0.merge(into, other),
+            (None, Some(other)) => *into = Some(other.clone()),
+            (_, None) => {}
+        }
+    }
+
+    /// Sliding windows by two stacks (Tangwongsan, Hirzel, Schneider: "Low-latency sliding-window aggregation in
+    /// worst-case constant time", DEBS 2017, the amortized variant): the older half of the window is kept as suffix
+    /// partials, the newer half as one running partial, so each row is merged a constant number of times and nothing
+    /// is ever subtracted.
+    fn slide(&self, lifted: &[Option<A::Partial>], ranges: &[Range<usize>]) -> Vec<Option<A::Partial>> {
+        let (mut low, mut high) = (0, 0);
+        let mut suffixes: Vec<Option<A::Partial>> = Vec::new();
+        let mut running: Option<A::Partial> = None;
+        let mut out = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            if range.start >= high {
+                (low, high, running) = (range.start, range.start, None);
+                suffixes.clear();
+            }
+            while high < range.end {
+                self.merge_into(&mut running, lifted[high].as_ref());
+                high += 1;
+            }
+            while low < range.start {
+                if suffixes.is_empty() {
+                    suffixes = self.suffixes(&lifted[low..high]);
+                    running = None;
+                }
+                suffixes.pop();
+                low += 1;
+            }
+            let older = suffixes.last().and_then(Option::as_ref);
+            out.push(self.merged(older, running.as_ref()));
+        }
+        out
+    }
+
+    /// `out[i]` is the merge of the last `i + 1` partials.
+    fn suffixes(&self, partials: &[Option<A::Partial>]) -> Vec<Option<A::Partial>> {
+        let mut out: Vec<Option<A::Partial>> = Vec::with_capacity(partials.len());
+        for partial in partials.iter().rev() {
+            let merged = self.merged(partial.as_ref(), out.last().and_then(Option::as_ref));
+            out.push(merged);
+        }
+        out
+    }
+}
+
+impl<A: Aggregation> Aggregator for Typed<A> {
+    fn return_type(&self) -> DataType {
+        self.0.return_type()
+    }
+
+    fn windows(&self, events: &Events<'_>, ranges: &[Vec<Range<usize>>]) -> Result<Vec<ArrayRef>> {
+        let lifted = self.lift(events)?;
+        ranges.iter().map(|ranges| self.0.finish(&self.slide(&lifted, ranges))).collect()
+    }
+
+    fn fold(&self, events: &Events<'_>, ranges: &[Range<usize>]) -> Result<Vec<Vec<u8>>> {
+        let lifted = self.lift(events)?;
+        let fold_one = |range: &Range<usize>| {
+            let mut partial = None;
+            lifted[range.clone()].iter().for_each(|p| self.merge_into(&mut partial, p.as_ref()));
+            let mut bytes = Vec::new();
+            partial.inspect(|p| self.0.encode(p, &mut bytes));
+            bytes
+        };
+        Ok(ranges.iter().map(fold_one).collect())
+    }
+
+    fn merge_finish(&self, groups: &[Vec<&[u8]>]) -> Result<ArrayRef> {
+        let mut partials = Vec::with_capacity(groups.len());
+        for group in groups {
+            let mut merged = None;
+            for bytes in group.iter().filter(|b| !b.is_empty()) {
+                self.merge_into(&mut merged, Some(&self.0.decode(bytes)?));
+            }
+            partials.push(merged);
+        }
+        self.0.finish(&partials)
+    }
+}

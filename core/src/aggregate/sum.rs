@@ -1,0 +1,163 @@
+//! `count`, `sum` and `avg`.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
+
+use super::double_double::{DoubleDouble, Reader};
+use super::{Aggregation, Events};
+use crate::{Error, Result};
+
+/// `count(*)` and `count(x)`: the only aggregation whose empty window is not NULL.
+#[derive(Debug)]
+pub(super) struct Count;
+
+impl Aggregation for Count {
+    type Partial = u64;
+
+    fn return_type(&self) -> DataType {
+        DataType::Int64
+    }
+
+    fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<u64>>> {
+        let nulls = events.args.first().and_then(|a| a.logical_nulls());
+        let counts = |row: usize| nulls.as_ref().is_none_or(|n| n.is_valid(row)).then_some(1);
+        Ok((0..events.time.len()).map(counts).collect())
+    }
+
+    fn merge(&self, into: &mut u64, other: &u64) {
+        *into += other;
+    }
+
+    fn finish(&self, partials: &[Option<u64>]) -> Result<ArrayRef> {
+        Ok(Arc::new(Int64Array::from_iter_values(partials.iter().map(|p| p.unwrap_or(0) as i64))))
+    }
+
+    fn encode(&self, partial: &u64, out: &mut Vec<u8>) {
+        out.extend(partial.to_le_bytes());
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<u64> {
+        Reader(bytes).u64()
+    }
+}
+
+/// `sum` of integers: exact, an overflow of the result's type is an error.
+#[derive(Debug)]
+pub(super) struct SumInt {
+    pub(super) unsigned: bool,
+}
+
+impl Aggregation for SumInt {
+    type Partial = i128;
+
+    fn return_type(&self) -> DataType {
+        if self.unsigned { DataType::UInt64 } else { DataType::Int64 }
+    }
+
+    fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<i128>>> {
+        let values = cast(&events.args[0], &self.return_type())?;
+        Ok(if self.unsigned {
+            values.as_primitive::<UInt64Type>().iter().map(|v| v.map(i128::from)).collect()
+        } else {
+            values.as_primitive::<Int64Type>().iter().map(|v| v.map(i128::from)).collect()
+        })
+    }
+
+    fn merge(&self, into: &mut i128, other: &i128) {
+        *into += other;
+    }
+
+    fn finish(&self, partials: &[Option<i128>]) -> Result<ArrayRef> {
+        let overflow = |_| Error::data("sum of integers overflows 64 bits: cast the argument to DOUBLE");
+        Ok(if self.unsigned {
+            let narrow = |p: &Option<i128>| p.map(u64::try_from).transpose();
+            Arc::new(partials.iter().map(narrow).collect::<Result<UInt64Array, _>>().map_err(overflow)?)
+        } else {
+            let narrow = |p: &Option<i128>| p.map(i64::try_from).transpose();
+            Arc::new(partials.iter().map(narrow).collect::<Result<Int64Array, _>>().map_err(overflow)?)
+        })
+    }
+
+    fn encode(&self, partial: &i128, out: &mut Vec<u8>) {
+        out.extend(partial.to_le_bytes());
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<i128> {
+        Reader(bytes).array().map(i128::from_le_bytes)
+    }
+}
+
+/// `sum` of floats.
+#[derive(Debug)]
+pub(super) struct SumFloat;
+
+impl Aggregation for SumFloat {
+    type Partial = DoubleDouble;
+
+    fn return_type(&self) -> DataType {
+        DataType::Float64
+    }
+
+    fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<DoubleDouble>>> {
+        Ok(floats(&events.args[0])?.iter().map(|v| v.map(DoubleDouble::from)).collect())
+    }
+
+    fn merge(&self, into: &mut DoubleDouble, other: &DoubleDouble) {
+        *into = into.add(*other);
+    }
+
+    fn finish(&self, partials: &[Option<DoubleDouble>]) -> Result<ArrayRef> {
+        Ok(Arc::new(partials.iter().map(|p| p.map(DoubleDouble::value)).collect::<Float64Array>()))
+    }
+
+    fn encode(&self, partial: &DoubleDouble, out: &mut Vec<u8>) {
+        partial.encode(out);
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<DoubleDouble> {
+        Reader(bytes).double_double()
+    }
+}
+
+/// `avg`: sum and count.
+#[derive(Debug)]
+pub(super) struct Avg;
+
+impl Aggregation for Avg {
+    type Partial = (DoubleDouble, u64);
+
+    fn return_type(&self) -> DataType {
+        DataType::Float64
+    }
+
+    fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Self::Partial>>> {
+        Ok(floats(&events.args[0])?.iter().map(|v| v.map(|v| (v.into(), 1))).collect())
+    }
+
+    fn merge(&self, into: &mut Self::Partial, other: &Self::Partial) {
+        *into = (into.0.add(other.0), into.1 + other.1);
+    }
+
+    fn finish(&self, partials: &[Option<Self::Partial>]) -> Result<ArrayRef> {
+        let mean = |(sum, n): (DoubleDouble, u64)| sum.value() / n as f64;
+        Ok(Arc::new(partials.iter().map(|p| p.map(mean)).collect::<Float64Array>()))
+    }
+
+    fn encode(&self, partial: &Self::Partial, out: &mut Vec<u8>) {
+        partial.0.encode(out);
+        out.extend(partial.1.to_le_bytes());
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Partial> {
+        let mut reader = Reader(bytes);
+        Ok((reader.double_double()?, reader.u64()?))
+    }
+}
+
+/// Any numeric column as doubles.
+pub(super) fn floats(array: &ArrayRef) -> Result<Float64Array> {
+    Ok(cast(array, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
+}

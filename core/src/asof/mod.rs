@@ -1,0 +1,26 @@
+//! As-of joins: what was known at an instant.
+//!
+//! ```text
+//!  SQL   l ASOF JOIN r MATCH_CONDITION (l.t > r.t) ON l.k = r.k
+//!    │ relation.rs   (r: a table, a subquery, or a feature view)
+//!    ▼
+//!  AsOfNode (node.rs) ──────────────┐                    OnlineNode (node.rs): the same, from an online store
+//!    │ exec.rs: hash by key, sort by (key, time)             │ planned by the feature store
+//!    ▼                              ▼                        ▼
+//!  AsOfJoinExec                AsOfAggregateExec         (online read)
+//!  one matching row            windows of events
+//!    └───────── sweep.rs ───────────┘   pure: which right rows belong to a left row
+//! ```
+//! A left row is always kept; without a match the right columns are NULL, and a count is 0.
+
+mod exec;
+mod node;
+mod relation;
+mod sweep;
+mod time;
+
+pub use exec::AsOfPlanner;
+pub use node::{AsOfNode, MatchOp, OnlineNode};
+pub use relation::{FeatureRelations, FeatureViewTable, Serve, SqlProblem};
+pub use sweep::{Groups, tile_ranges};
+pub use time::{micros, to_micros};

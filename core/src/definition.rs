@@ -1,0 +1,222 @@
+//! What a job defines: feature views, services, training sets and models, after they were checked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::sqlparser::ast::Query;
+
+use crate::aggregate::Aggregator;
+use crate::sql::Algorithm;
+
+/// Microseconds: of an instant since 1970 UTC, or of a duration.
+pub type Micros = i64;
+
+const MINUTE: Micros = 60_000_000;
+const HOUR: Micros = 60 * MINUTE;
+const DAY: Micros = 24 * HOUR;
+
+/// How far a window reaches back, and to what its far edge is rounded down.
+///
+/// At an instant T it covers `[floor(T − length, hop), T)`; without a hop `[T − length, T)`; a lifetime window covers
+/// everything before T.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window {
+    /// Length in microseconds; `None` for a lifetime window.
+    pub length: Option<Micros>,
+    /// The far edge is a multiple of this many microseconds; `None`: exact.
+    pub hop: Option<Micros>,
+}
+
+impl Window {
+    /// The first instant inside the window at `at` (exclusive near edge), microseconds UTC.
+    pub fn start(&self, at: Micros) -> Micros {
+        let Some(length) = self.length else { return Micros::MIN };
+        let edge = at.saturating_sub(length);
+        match self.hop {
+            Some(hop) => edge.checked_sub(edge.rem_euclid(hop)).unwrap_or(Micros::MIN),
+            None => edge,
+        }
+    }
+}
+
+/// The option `resolution` of a feature view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resolution {
+    /// By the window's length: under 12 hours 5 minutes, under 12 days 1 hour, else 1 day. The rule is Chronon's.
+    Auto,
+    /// No rounding; such a view cannot be served online.
+    Exact,
+    /// This many microseconds for every window.
+    Fixed(Micros),
+}
+
+impl Resolution {
+    /// The hop of a window of `length`.
+    pub fn hop(self, length: Micros) -> Option<Micros> {
+        match self {
+            Self::Exact => None,
+            Self::Fixed(hop) => Some(hop),
+            Self::Auto if length < 12 * HOUR => Some(5 * MINUTE),
+            Self::Auto if length < 12 * DAY => Some(HOUR),
+            Self::Auto => Some(DAY),
+        }
+    }
+}
+
+/// One aggregation over a view's events, shared by all of its windows.
+#[derive(Debug, Clone)]
+pub struct AggregateCall {
+    /// The function, bound to its argument types.
+    pub function: Arc<dyn Aggregator>,
+    /// Columns of [`FeatureView::events`] that are its arguments.
+    pub args: Vec<usize>,
+    /// Boolean column of the events: rows where it is not true are left out.
+    pub filter: Option<usize>,
+    /// The call as SQL, for people.
+    pub sql: String,
+}
+
+/// One output column of a feature view.
+#[derive(Debug, Clone)]
+pub struct Feature {
+    /// Its name and type.
+    pub field: FieldRef,
+    /// Where its value comes from.
+    pub source: FeatureSource,
+}
+
+/// Where a feature's value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeatureSource {
+    /// An aggregate over a window: index into [`FeatureView::aggregates`].
+    Window { aggregate: usize, window: Window },
+    /// A column of the latest row: index into the columns of [`FeatureView::events`].
+    Latest { column: usize },
+}
+
+/// What is known about an entity at any instant.
+///
+/// The events have the entity columns first, then the event time (as microseconds, `TIMESTAMP(6)`), then the sequence
+/// if there is one, then the inputs of aggregates and filters, or the columns of the latest row.
+#[derive(Clone)]
+pub struct FeatureView {
+    /// Its name.
+    pub name: String,
+    /// Key columns.
+    pub entity: Vec<FieldRef>,
+    /// Name of the event time column.
+    pub event_time: String,
+    /// Whether events of equal time are ordered by a column of their own (the one after the event time).
+    pub has_sequence: bool,
+    /// Whether it is kept in the online store.
+    pub online: bool,
+    /// Latest-row views: age past which a row is no longer known. Windowed views: how long the online store keeps
+    /// tiles, never shorter than the longest window.
+    pub ttl: Option<Micros>,
+    /// The aggregates; empty for a latest-row view.
+    pub aggregates: Vec<AggregateCall>,
+    /// The output columns.
+    pub features: Vec<Feature>,
+    /// The query that gives the events.
+    pub events: LogicalPlan,
+    /// The statement, in one canonical spelling; what a definition's hash is made of.
+    pub sql: String,
+}
+
+impl FeatureView {
+    /// Whether it gives the columns of the latest row instead of windowed aggregates.
+    pub fn is_latest(&self) -> bool {
+        self.aggregates.is_empty()
+    }
+
+    /// The column of the event time in [`Self::events`].
+    pub fn time_column(&self) -> usize {
+        self.entity.len()
+    }
+
+    /// The column of the sequence in [`Self::events`].
+    pub fn sequence_column(&self) -> Option<usize> {
+        self.has_sequence.then_some(self.entity.len() + 1)
+    }
+
+    /// The distinct windows of its features, in ascending order.
+    pub fn windows(&self) -> Vec<Window> {
+        let mut windows: Vec<_> = self.features.iter().filter_map(Feature::window).collect();
+        windows.sort_unstable();
+        windows.dedup();
+        windows
+    }
+}
+
+impl Feature {
+    /// The window, if it is a windowed aggregate.
+    pub fn window(&self) -> Option<Window> {
+        match self.source {
+            FeatureSource::Window { window, .. } => Some(window),
+            FeatureSource::Latest { .. } => None,
+        }
+    }
+}
+
+impl fmt::Debug for FeatureView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeatureView").field("name", &self.name).field("sql", &self.sql).finish_non_exhaustive()
+    }
+}
+
+/// The inputs of a model, as a query over a request.
+#[derive(Debug, Clone)]
+pub struct FeatureService {
+    /// Its name.
+    pub name: String,
+    /// What a request carries.
+    pub request: SchemaRef,
+    /// The body, over the table `request`.
+    pub query: Query,
+    /// The columns it gives.
+    pub output: SchemaRef,
+    /// The statement, in one canonical spelling.
+    pub sql: String,
+}
+
+/// Labelled requests with the features as they were known at each one's time.
+#[derive(Debug, Clone)]
+pub struct TrainingSet {
+    /// Its name.
+    pub name: String,
+    /// The service that gives the features.
+    pub service: String,
+    /// The query that gives its rows.
+    pub plan: LogicalPlan,
+    /// Its columns: those of the request rows, then the service's.
+    pub schema: SchemaRef,
+    /// Names of the columns that are features: the service's.
+    pub features: Vec<String>,
+    /// The statement, in one canonical spelling.
+    pub sql: String,
+}
+
+/// A model to be trained on a training set.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// The training set.
+    pub training_set: String,
+    /// The label column.
+    pub label: String,
+    /// The label's type.
+    pub label_type: DataType,
+    /// Time column and shares of train, validation and test.
+    pub split: Option<(String, [f64; 3])>,
+    /// Names of the columns it learns from, in order.
+    pub features: Vec<String>,
+    /// What trains it.
+    pub algorithm: Algorithm,
+    /// Hyperparameters, in order of the statement.
+    pub options: Vec<(String, String)>,
+    /// The statement, in one canonical spelling.
+    pub sql: String,
+}
