@@ -4,14 +4,18 @@
 
 pub mod aggregate;
 pub mod asof;
+pub mod check;
 mod definition;
 mod diagnostic;
 mod error;
+mod lineage;
 mod online;
 pub mod ordered;
 pub mod sql;
+pub mod tile;
 
 pub use definition::*;
 pub use diagnostic::{Diagnostic, Severity, Source, Span, closest};
 pub use error::{Error, ErrorKind, Result};
+pub use lineage::{Lineage, lineage};
 pub use online::{OnlineStore, Position, Tile, TileKey, TileRange};

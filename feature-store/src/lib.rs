@@ -1,1 +1,16 @@
+//! Where features are kept: Delta tables offline, tiles online, and the registry of what is defined.
+//!
+//! ```text
+//!  plan ──▶ OfflineStore (Delta) ──tiles──▶ OnlineStore (embedded) ──OnlinePlanner──▶ features at T
+//!              └───────────── Registry: definitions, hashes, runs ─────────────┘
+//! ```
 
+mod offline;
+mod registry;
+mod serving;
+
+pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Version};
+pub use registry::{Entry, Lock, Registry, write};
+pub use serving::{
+    Generation, OnlinePlanner, current_generation, forget, put_tiles, read_features, serve_generation,
+};

@@ -108,6 +108,13 @@ impl AsOfNode {
     }
 }
 
+impl AsOfNode {
+    /// The feature view on the right side, if it is one.
+    pub fn view(&self) -> Option<&Arc<FeatureView>> {
+        self.view.as_ref().map(|v| &v.view)
+    }
+}
+
 fn nullable(field: &FieldRef) -> FieldRef {
     Arc::new(field.as_ref().clone().with_nullable(true))
 }

@@ -1,0 +1,83 @@
+//! Files and folders of files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::listing::ListingTable;
+use datafusion::prelude::SessionContext;
+use deltalake::delta_datafusion::DeltaTableFactory;
+use featurectl_core::{Error, Result, closest};
+use futures::TryStreamExt;
+use sha2::{Digest, Sha256};
+
+/// Makes `STORED AS DELTA` known to a session.
+pub fn register_formats(ctx: &SessionContext) {
+    let factory = Arc::new(DeltaTableFactory {});
+    ctx.state_ref().write().table_factories_mut().insert("DELTA".into(), factory);
+}
+
+/// The full path of a location that a user wrote relative to `root`; a URL is left as it is.
+///
+/// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is no such file or folder.
+pub fn locate(root: &Path, location: &str) -> Result<String> {
+    if location.contains("://") {
+        return Ok(location.to_string());
+    }
+    let path = std::path::absolute(root.join(location))?;
+    if !location.contains(['*', '?']) {
+        let meta = std::fs::metadata(&path).map_err(|e| missing(&path, &e))?;
+        if meta.is_file() && meta.len() == 0 {
+            return Err(Error::data(format!("{} is empty", path.display())));
+        }
+        if meta.is_file() {
+            std::fs::File::open(&path).map_err(|e| Error::from(e).context(format!("opening {}", path.display())))?;
+        }
+        if meta.is_dir() {
+            return Ok(format!("{}/", path.display()));
+        }
+    }
+    Ok(path.display().to_string())
+}
+
+fn missing(path: &Path, e: &std::io::Error) -> Error {
+    if e.kind() != std::io::ErrorKind::NotFound {
+        return Error::invalid(format!("{}: {e}", path.display()));
+    }
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.parent().and_then(|p| std::fs::read_dir(p).ok());
+    let names = beside.into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let hint = closest(&wanted, names).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+    Error::not_found(format!("no file or folder {}{hint}", path.display()))
+}
+
+/// A hash that changes when the table's rows may have: of the paths, sizes and times of its files, or of a Delta
+/// table's version. `None` for a table that is no file, such as one in memory.
+///
+/// Errors: those of the object store.
+pub async fn source_version(ctx: &SessionContext, table: &Arc<dyn TableProvider>) -> Result<Option<String>> {
+    let mut hash = Sha256::new();
+    let any: &dyn std::any::Any = table.as_ref();
+    if let Some(listing) = any.downcast_ref::<ListingTable>() {
+        let state = ctx.state();
+        for url in listing.table_paths() {
+            let store = ctx.runtime_env().object_store(url)?;
+            let extension = listing.options().file_extension.as_str();
+            let files = url.list_all_files(&state, store.as_ref(), extension).await?;
+            let mut files: Vec<_> = files.try_collect().await?;
+            files.sort_by(|a, b| a.location.cmp(&b.location));
+            for f in files {
+                hash.update(format!("{} {} {}\n", f.location, f.size, f.last_modified.timestamp_micros()));
+            }
+        }
+        return Ok(Some(hex(&hash.finalize())));
+    }
+    match table.get_logical_plan() {
+        Some(plan) => Ok(Some(hex(&Sha256::digest(plan.display_indent().to_string())))),
+        None => Ok(None),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}

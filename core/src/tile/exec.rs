@@ -1,0 +1,251 @@
+//! Tile backfill as a plan node: events in, tiles out.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::{SortOptions, concat_batches};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue, internal_err, plan_err};
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{
+    Expr, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, lit,
+};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_expr::{
+    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, Partitioning, PhysicalExpr, PhysicalSortExpr,
+};
+use datafusion::physical_plan::execution_plan::{
+    Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
+};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements, PlanProperties,
+};
+use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{Program, tile_schema};
+use crate::definition::{FeatureView, Micros};
+
+/// The tiles of a view's events.
+#[derive(Clone)]
+pub struct TileNode {
+    view: Arc<FeatureView>,
+    events: LogicalPlan,
+    schema: DFSchemaRef,
+}
+
+impl TileNode {
+    /// A plan for all tiles of `view`, of events before `until` if it is given. Events without a key or a time belong
+    /// to no tile.
+    ///
+    /// Errors: DataFusion's, if the view's events don't plan.
+    pub fn plan(view: &Arc<FeatureView>, until: Option<Micros>) -> crate::Result<LogicalPlan> {
+        let column = |i: usize| Expr::Column(view.events.schema().qualified_field(i).into());
+        let known = (0..=view.time_column()).map(|i| column(i).is_not_null());
+        let before = until.map(|t| column(view.time_column()).lt(lit(ScalarValue::TimestampMicrosecond(Some(t), None))));
+        let Some(filter) = known.chain(before).reduce(Expr::and) else {
+            return Err(crate::Error::internal("a feature view without an event time"));
+        };
+        let events = LogicalPlanBuilder::from(view.events.clone()).filter(filter)?.build()?;
+        let node = Self::try_new(Arc::clone(view), events)?;
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    }
+
+    fn try_new(view: Arc<FeatureView>, events: LogicalPlan) -> Result<Self> {
+        let schema = Arc::new(DFSchema::try_from(tile_schema(&view))?);
+        Ok(Self { view, events, schema })
+    }
+
+    fn identity(&self) -> (&str, &LogicalPlan) {
+        (&self.view.sql, &self.events)
+    }
+}
+
+impl fmt::Debug for TileNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        UserDefinedLogicalNodeCore::fmt_for_explain(self, f)
+    }
+}
+
+impl PartialEq for TileNode {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for TileNode {}
+
+impl PartialOrd for TileNode {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        self.identity().partial_cmp(&other.identity())
+    }
+}
+
+impl Hash for TileNode {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+impl UserDefinedLogicalNodeCore for TileNode {
+    fn name(&self) -> &str {
+        "Tiles"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.events]
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        vec![]
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tiles: {}", self.view.name)
+    }
+
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        match inputs.pop() {
+            Some(events) => Self::try_new(Arc::clone(&self.view), events),
+            None => plan_err!("tiles have one input"),
+        }
+    }
+
+    fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
+        Some(vec![(0..self.events.schema().fields().len()).collect()])
+    }
+}
+
+/// Plans [`TileNode`]s.
+#[derive(Debug, Default)]
+pub struct TilePlanner;
+
+#[async_trait]
+impl ExtensionPlanner for TilePlanner {
+    async fn plan_extension(
+        &self,
+        _: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _: &[&LogicalPlan],
+        physical: &[Arc<dyn ExecutionPlan>],
+        _: &dyn Session,
+        _: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(node) = node.as_any().downcast_ref::<TileNode>() else { return Ok(None) };
+        let [events] = physical else { return internal_err!("tiles have one input") };
+        Ok(Some(Arc::new(TileExec::new(Arc::clone(&node.view), Arc::clone(events)))))
+    }
+}
+
+/// Events hashed by entity and sorted by (entity, time, sequence); a partition at a time in memory.
+#[derive(Debug)]
+struct TileExec {
+    view: Arc<FeatureView>,
+    events: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl TileExec {
+    fn new(view: Arc<FeatureView>, events: Arc<dyn ExecutionPlan>) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(tile_schema(&view)),
+            Partitioning::UnknownPartitioning(events.output_partitioning().partition_count()),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self { view, events, properties: Arc::new(properties) }
+    }
+
+    fn columns(&self, n: usize) -> impl Iterator<Item = Arc<dyn PhysicalExpr>> {
+        let schema = self.events.schema();
+        (0..n).map(move |i| Arc::new(PhysicalColumn::new(schema.field(i).name(), i)) as Arc<dyn PhysicalExpr>)
+    }
+}
+
+impl DisplayAs for TileExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TileExec: view={}", self.view.name)
+    }
+}
+
+impl ExecutionPlan for TileExec {
+    fn name(&self) -> &str {
+        "TileExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.events]
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        let keys = self.columns(self.view.entity.len()).collect();
+        InputDistributionRequirements::new(vec![Distribution::KeyPartitioned(keys)])
+    }
+
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        let options = SortOptions { descending: false, nulls_first: true };
+        let sorted = self.view.time_column() + 1 + usize::from(self.view.has_sequence);
+        let sort = self.columns(sorted).map(|c| PhysicalSortExpr::new(c, options));
+        vec![LexOrdering::new(sort).map(OrderingRequirements::from)]
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        apply_expression_roots(std::iter::empty::<&Arc<dyn PhysicalExpr>>(), f)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match children.pop() {
+            Some(events) => Ok(Arc::new(Self::new(Arc::clone(&self.view), events))),
+            None => internal_err!("tiles have one input"),
+        }
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let reservation = MemoryConsumer::new(format!("TileExec[{partition}]")).register(context.memory_pool());
+        let mut input = self.events.execute(partition, context)?;
+        let (view, schema) = (Arc::clone(&self.view), self.events.schema());
+        let output = async move {
+            let mut batches = Vec::new();
+            while let Some(batch) = input.next().await {
+                let batch: RecordBatch = batch?;
+                reservation.try_grow(batch.get_array_memory_size())?;
+                batches.push(batch);
+            }
+            let tiles = Program::new(&view).build(&view, &concat_batches(&schema, &batches)?)?;
+            Ok::<_, datafusion::error::DataFusionError>(stream::iter(tiles.into_iter().map(move |t| {
+                let _held = &reservation;
+                Ok(t)
+            })))
+        };
+        let stream = stream::once(output).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(tile_schema(&self.view), stream)))
+    }
+}

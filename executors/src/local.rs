@@ -1,0 +1,84 @@
+//! The engine on one machine: a DataFusion session that knows as-of joins.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::execution::context::QueryPlanner;
+use featurectl_core::asof::{AsOfPlanner, FeatureRelations};
+use featurectl_core::tile::TilePlanner;
+
+/// How much of the machine a session takes.
+#[derive(Debug, Clone, Default)]
+pub struct LocalOptions {
+    /// Threads and partitions; `None`: one a core.
+    pub threads: Option<usize>,
+    /// Bytes that operators may hold before they spill or fail; `None`: no limit.
+    pub memory_bytes: Option<usize>,
+}
+
+/// A planner of an operator that a crate beside this one brings, such as the online read.
+pub type SharedExtensionPlanner = Arc<dyn ExtensionPlanner + Send + Sync>;
+
+/// A session that plans and runs the whole dialect. `relations` gives it as-of joins and services.
+///
+/// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for options that DataFusion refuses.
+pub fn local(
+    options: &LocalOptions,
+    relations: Arc<FeatureRelations>,
+    planners: Vec<SharedExtensionPlanner>,
+) -> featurectl_core::Result<SessionContext> {
+    let mut runtime = RuntimeEnvBuilder::new();
+    if let Some(bytes) = options.memory_bytes {
+        runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
+    }
+    let state = SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(config(options)?)
+        .with_runtime_env(runtime.build_arc()?)
+        .with_query_planner(Arc::new(Planner(planners)))
+        .with_relation_planners(vec![relations])
+        .build();
+    Ok(SessionContext::new_with_state(state))
+}
+
+/// The settings that must be the same wherever the dialect is planned. Strings are `Utf8` everywhere, since view types
+/// do not cross a cluster's shuffle.
+fn config(options: &LocalOptions) -> Result<SessionConfig> {
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .set_bool("datafusion.sql_parser.collect_spans", true)
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+        .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+    if let Some(threads) = options.threads {
+        config = config.with_target_partitions(threads);
+    }
+    Ok(config)
+}
+
+struct Planner(Vec<SharedExtensionPlanner>);
+
+impl fmt::Debug for Planner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Planner")
+    }
+}
+
+#[async_trait]
+impl QueryPlanner for Planner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let own: [SharedExtensionPlanner; 2] = [Arc::new(AsOfPlanner), Arc::new(TilePlanner)];
+        let planners = own.into_iter().chain(self.0.iter().cloned()).collect();
+        DefaultPhysicalPlanner::with_extension_planners(planners).create_physical_plan(plan, session).await
+    }
+}

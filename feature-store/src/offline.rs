@@ -1,0 +1,228 @@
+//! The offline store: one Delta table a feature view (its tiles) and a training set (its rows).
+//!
+//! ```text
+//!  plan ──stream──▶ Parquet files ──one commit──▶ _delta_log/000…N.json
+//!                                                   ├ txn  (app id `featurectl`, N): a second writer loses the race
+//!                                                   └ commitInfo.featurectl: the manifest
+//! ```
+//! The log is the manifest: a version is there whole, or not at all, and says what it was made of. A version with the
+//! wanted [`Manifest::input_hash`] is not written again. Files that a killed writer left are in no version.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::expressions::Column;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::prelude::SessionContext;
+use deltalake::kernel::transaction::CommitProperties;
+use deltalake::kernel::{CommitInfo, Transaction};
+use deltalake::operations::write::SchemaMode;
+use deltalake::protocol::SaveMode;
+use deltalake::{DeltaTable, DeltaTableError};
+use featurectl_core::{Error, ErrorKind, Result};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// The date by which a table is partitioned.
+pub const DATE_COLUMN: &str = "_date";
+/// Key of the manifest in a commit.
+const MANIFEST_KEY: &str = "featurectl";
+
+/// What a version of a table was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `feature view` or `training set`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Hash of the definition.
+    pub definition_hash: String,
+    /// Hash of everything the rows depend on: definition, upstream definitions, source versions.
+    pub input_hash: String,
+    /// Version of each source: a hash of its files, or a table version.
+    pub sources: Vec<(String, String)>,
+    /// Column names and types.
+    pub columns: Vec<(String, String)>,
+    /// The run that wrote it.
+    pub run_id: String,
+}
+
+/// A version of a table.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// Number of the version.
+    pub number: i64,
+    /// What it was made of.
+    pub manifest: Manifest,
+    /// Its rows.
+    pub rows: u64,
+    /// Whether this call wrote it, or found it.
+    pub written: bool,
+}
+
+/// Delta tables below a folder.
+#[derive(Debug, Clone)]
+pub struct OfflineStore {
+    root: PathBuf,
+}
+
+impl OfflineStore {
+    /// The store below `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder of a table.
+    pub fn path(&self, table: &str) -> PathBuf {
+        self.root.join(table)
+    }
+
+    /// The newest version of a table that this store wrote; `None` if there is none.
+    ///
+    /// Errors: [`Data`](ErrorKind::Data) if the table can't be read or its newest version is not ours.
+    pub async fn latest(&self, table: &str) -> Result<Option<Version>> {
+        match self.open(table).await? {
+            Some(delta) => self.version_of(&delta, table).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The rows of a table's newest version.
+    ///
+    /// Errors: [`NotFound`](ErrorKind::NotFound) if there is no such table.
+    pub async fn read(&self, table: &str) -> Result<Arc<dyn TableProvider>> {
+        let delta = self.open(table).await?.ok_or_else(|| Error::not_found(format!("no offline table `{table}`")))?;
+        let provider = delta.table_provider().await;
+        provider.map(|p| p as _).map_err(|e| Error::from(e).context(format!("offline table {}", self.path(table).display())))
+    }
+
+    /// Makes the rows of `plan` the newest version of `table`, unless the newest one has the same input already.
+    /// `plan` has the date column if the table is to be partitioned.
+    ///
+    /// Errors: [`Conflict`](ErrorKind::Conflict) if another writer was faster; those of the plan.
+    pub async fn write(
+        &self,
+        ctx: &SessionContext,
+        table: &str,
+        plan: LogicalPlan,
+        manifest: Manifest,
+    ) -> Result<Version> {
+        let found = self.latest(table).await?;
+        if let Some(version) = found.clone().filter(|v| v.manifest.input_hash == manifest.input_hash) {
+            return Ok(version);
+        }
+        let path = self.path(table);
+        std::fs::create_dir_all(&path).map_err(|e| Error::from(e).context(format!("creating {}", path.display())))?;
+        let partitions = plan.schema().field_with_unqualified_name(DATE_COLUMN).is_ok();
+        let physical = ctx.state().create_physical_plan(&plan).await?;
+        let rows = LogicalPlanBuilder::scan("rows", provider_as_source(Arc::new(Rows(physical))), None)?.build()?;
+        let next = found.map_or(0, |v| v.number + 1);
+        let manifest_json = serde_json::to_value(&manifest).map_err(|e| Error::internal(e.to_string()))?;
+        let commit = CommitProperties::default()
+            .with_metadata([(MANIFEST_KEY.to_string(), manifest_json)])
+            .with_application_transaction(Transaction::new(MANIFEST_KEY, next));
+        let delta = DeltaTable::try_from_url(url(&path)?).await.map_err(|e| delta_error(e, &path))?;
+        let delta = delta
+            .write(vec![])
+            .with_input_plan(rows)
+            .with_save_mode(SaveMode::Overwrite)
+            .with_schema_mode(SchemaMode::Overwrite)
+            .with_partition_columns(partitions.then_some(DATE_COLUMN))
+            .with_commit_properties(commit)
+            .await
+            .map_err(|e| delta_error(e, &path))?;
+        let version = self.version_of(&delta, table).await?;
+        Ok(Version { written: true, ..version })
+    }
+
+    /// Removes a table and all its versions; false if there is none.
+    pub fn remove(&self, table: &str) -> Result<bool> {
+        match std::fs::remove_dir_all(self.path(table)) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::from(e).context(format!("removing {}", self.path(table).display()))),
+        }
+    }
+
+    async fn open(&self, table: &str) -> Result<Option<DeltaTable>> {
+        let path = self.path(table);
+        if !path.join("_delta_log").is_dir() {
+            return Ok(None);
+        }
+        match deltalake::open_table(url(&path)?).await {
+            Ok(delta) => Ok(Some(delta)),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(e) => Err(delta_error(e, &path)),
+        }
+    }
+
+    async fn version_of(&self, delta: &DeltaTable, table: &str) -> Result<Version> {
+        let path = self.path(table);
+        let info = delta.history(Some(1)).next().await.transpose().map_err(|e| delta_error(e, &path))?;
+        let (manifest, rows) = info.as_ref().and_then(manifest_of).ok_or_else(|| {
+            Error::data(format!("the newest version of {} was not written by featurectl: restore or remove it", path.display()))
+        })?;
+        Ok(Version { number: delta.version().unwrap_or_default() as i64, manifest, rows, written: false })
+    }
+}
+
+fn manifest_of(info: &CommitInfo) -> Option<(Manifest, u64)> {
+    let manifest = serde_json::from_value(info.info.get(MANIFEST_KEY)?.clone()).ok()?;
+    let rows = info.info.get("operationMetrics").and_then(|m| m.get("num_added_rows")).and_then(|n| n.as_u64());
+    Some((manifest, rows.unwrap_or_default()))
+}
+
+fn url(path: &Path) -> Result<Url> {
+    let absolute = std::path::absolute(path)?;
+    Url::from_directory_path(&absolute)
+        .map_err(|()| Error::invalid(format!("{} is no folder that can be a table", absolute.display())))
+}
+
+fn delta_error(e: DeltaTableError, path: &Path) -> Error {
+    let kind = match &e {
+        DeltaTableError::Transaction { .. } | DeltaTableError::VersionAlreadyExists(_) => ErrorKind::Conflict,
+        DeltaTableError::Arrow { .. } | DeltaTableError::Parquet { .. } => ErrorKind::Data,
+        DeltaTableError::NotATable(_) | DeltaTableError::InvalidJsonLog { .. } => ErrorKind::Data,
+        _ => ErrorKind::Invalid,
+    };
+    Error::new(kind, e.to_string()).with_source(e).context(format!("offline table {}", path.display()))
+}
+
+/// A physical plan as a table, so that Delta's writer can read it in its own session.
+#[derive(Debug)]
+struct Rows(Arc<dyn ExecutionPlan>);
+
+#[async_trait]
+impl TableProvider for Rows {
+    fn schema(&self) -> arrow::datatypes::SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let Some(projection) = projection else { return Ok(Arc::clone(&self.0)) };
+        let schema = self.0.schema();
+        let column = |i: &usize| {
+            let name = schema.field(*i).name();
+            (Arc::new(Column::new(name, *i)) as Arc<dyn datafusion::physical_plan::PhysicalExpr>, name.clone())
+        };
+        let columns: Vec<_> = projection.iter().map(column).collect();
+        Ok(Arc::new(ProjectionExec::try_new(columns, Arc::clone(&self.0))?))
+    }
+}
