@@ -221,7 +221,9 @@ fn read(contract: &Contract, channel: &str, task: &Task) -> Result<Table> {
     let doing = || format!("reading channel `{channel}`");
     let dir = contract.channel_dir(channel);
     if !dir.is_dir() {
-        return Err(Error::not_found(format!("no folder `{}`: add the channel to the job", dir.display())).context(doing()));
+        return Err(
+            Error::not_found(format!("no folder `{}`: add the channel to the job", dir.display())).context(doing())
+        );
     }
     let table = Table::read(&dir, &task.features, &task.label).map_err(|e| e.context(doing()))?;
     if task.objective == Objective::Binary {
@@ -240,7 +242,9 @@ fn check_classes(labels: &[f64], label: &str) -> Result<()> {
     if labels.windows(2).all(|pair| pair[0] == pair[1]) {
         let fix = "choose rows with both outcomes";
         let (rows, value) = (labels.len(), labels[0]);
-        return Err(Error::invalid(format!("label `{label}` is {value} in all {rows} rows, so there is nothing to learn: {fix}")));
+        return Err(Error::invalid(format!(
+            "label `{label}` is {value} in all {rows} rows, so there is nothing to learn: {fix}"
+        )));
     }
     Ok(())
 }
@@ -330,13 +334,7 @@ fn neutral(tree: &forust_ml::tree::Tree, start: f64, rows: usize) -> Tree {
 }
 
 /// What `metrics.json` holds.
-fn report(
-    booster: &GradientBooster,
-    settings: &Settings,
-    task: &Task,
-    training: &Table,
-    validation: &Table,
-) -> Value {
+fn report(booster: &GradientBooster, settings: &Settings, task: &Task, training: &Table, validation: &Table) -> Value {
     let data = Matrix::new(&validation.features, validation.rows, task.features.len());
     let sums = booster.predict(&data, true);
     json!({

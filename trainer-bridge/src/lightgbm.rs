@@ -317,7 +317,8 @@ mod tests {
             end of parameters
 
             pandas_categorical:null
-        "#]].assert_eq(&lightgbm_text(&forest()));
+        "#]]
+        .assert_eq(&lightgbm_text(&forest()));
     }
 
     #[test]

@@ -132,7 +132,8 @@ fn check_channels(job: &JobSpec, contract: &Contract) -> Result<()> {
 fn command(job: &JobSpec, program: &Program, contract: &Contract) -> Result<Command> {
     let mut command = match program {
         Program::Command(words) => {
-            let (first, rest) = words.split_first().ok_or_else(|| Error::invalid("the program has no name: give one"))?;
+            let (first, rest) =
+                words.split_first().ok_or_else(|| Error::invalid("the program has no name: give one"))?;
             let mut command = Command::new(first);
             command.args(rest).current_dir(contract.code_dir());
             command

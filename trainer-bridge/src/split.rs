@@ -68,7 +68,8 @@ fn check_shares(shares: [f64; 3]) -> Result<()> {
 fn empty_part(empty: usize, sorted: &[i64], shares: [f64; 3]) -> Error {
     let distinct = sorted.chunk_by(|a, b| a == b).count();
     let part = PARTS[empty];
-    let cause = format!("no row is left for the `{part}` part: its share is {} of {} rows", shares[empty], sorted.len());
+    let cause =
+        format!("no row is left for the `{part}` part: its share is {} of {} rows", shares[empty], sorted.len());
     let fix = if distinct < PARTS.len() {
         format!("there are {distinct} distinct times and each part needs at least one: select a longer time range")
     } else {
@@ -104,16 +105,50 @@ mod tests {
 
     #[test]
     fn an_empty_part_names_its_share() {
-        check(&[1, 2, 3, 4], [1.0, 0.0, 0.0], expect!["no row is left for the `validation` part: its share is 0 of 4 rows, and rows of equal time stay together (4 distinct times): raise the `validation` share"]);
-        check(&[1, 2, 3, 3, 3], [0.4, 0.4, 0.2], expect!["no row is left for the `test` part: its share is 0.2 of 5 rows, and rows of equal time stay together (3 distinct times): raise the `test` share"]);
-        check(&[1, 2, 3, 4], [0.0, 0.5, 0.5], expect!["no row is left for the `train` part: its share is 0 of 4 rows, and rows of equal time stay together (4 distinct times): raise the `train` share"]);
-        check(&[7, 7, 7], [0.8, 0.1, 0.1], expect!["no row is left for the `validation` part: its share is 0.1 of 3 rows, and there are 1 distinct times and each part needs at least one: select a longer time range"]);
-        check(&[], [0.8, 0.1, 0.1], expect!["no row is left for the `train` part: its share is 0.8 of 0 rows, and there are 0 distinct times and each part needs at least one: select a longer time range"]);
+        check(
+            &[1, 2, 3, 4],
+            [1.0, 0.0, 0.0],
+            expect![
+                "no row is left for the `validation` part: its share is 0 of 4 rows, and rows of equal time stay together (4 distinct times): raise the `validation` share"
+            ],
+        );
+        check(
+            &[1, 2, 3, 3, 3],
+            [0.4, 0.4, 0.2],
+            expect![
+                "no row is left for the `test` part: its share is 0.2 of 5 rows, and rows of equal time stay together (3 distinct times): raise the `test` share"
+            ],
+        );
+        check(
+            &[1, 2, 3, 4],
+            [0.0, 0.5, 0.5],
+            expect![
+                "no row is left for the `train` part: its share is 0 of 4 rows, and rows of equal time stay together (4 distinct times): raise the `train` share"
+            ],
+        );
+        check(
+            &[7, 7, 7],
+            [0.8, 0.1, 0.1],
+            expect![
+                "no row is left for the `validation` part: its share is 0.1 of 3 rows, and there are 1 distinct times and each part needs at least one: select a longer time range"
+            ],
+        );
+        check(
+            &[],
+            [0.8, 0.1, 0.1],
+            expect![
+                "no row is left for the `train` part: its share is 0.8 of 0 rows, and there are 0 distinct times and each part needs at least one: select a longer time range"
+            ],
+        );
     }
 
     #[test]
     fn shares_are_checked() {
-        check(&[1, 2, 3], [0.5, 0.5, 0.5], expect!["the shares 0.5 (train), 0.5 (validation) and 0.5 (test) add up to 1.5: make it 1"]);
+        check(
+            &[1, 2, 3],
+            [0.5, 0.5, 0.5],
+            expect!["the shares 0.5 (train), 0.5 (validation) and 0.5 (test) add up to 1.5: make it 1"],
+        );
         check(&[1, 2, 3], [f64::NAN, 0.5, 0.5], expect!["the `train` share is NaN: choose one between 0 and 1"]);
         check(&[1, 2, 3], [1.5, -0.5, 0.0], expect!["the `train` share is 1.5: choose one between 0 and 1"]);
     }

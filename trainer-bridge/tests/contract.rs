@@ -48,7 +48,8 @@ fn the_launcher_writes_the_files_of_the_contract() {
           ],
           "network_interface_name": "lo"
         }
-    "#]].assert_eq(&all);
+    "#]]
+    .assert_eq(&all);
     for made in ["input/data/train", "model", "output/data", "code"] {
         assert!(dir.path().join(made).is_dir(), "{made}");
     }
@@ -108,12 +109,14 @@ fn a_job_never_mixes_its_model_with_an_older_one() {
     assert!(!contract.failure_file().exists());
     fs::write(contract.model_dir().join("model.txt"), "").unwrap();
     let error = contract.prepare(&job).unwrap_err().to_string();
-    expect!["`<base>/model` already holds a model: remove it or launch into another folder"].assert_eq(&relative(&error, dir.path()));
+    expect!["`<base>/model` already holds a model: remove it or launch into another folder"]
+        .assert_eq(&relative(&error, dir.path()));
 }
 
 #[test]
 fn a_channel_cannot_leave_its_folder() {
     let dir = tempfile::tempdir().unwrap();
     let error = Contract::new(dir.path()).prepare(&job(dir.path(), &["../x"], &[])).unwrap_err();
-    expect!["`../x` cannot be a channel's name: use 1 to 64 letters, digits, `.`, `-` or `_`, not starting with `.`"].assert_eq(&error.to_string());
+    expect!["`../x` cannot be a channel's name: use 1 to 64 letters, digits, `.`, `-` or `_`, not starting with `.`"]
+        .assert_eq(&error.to_string());
 }

@@ -36,9 +36,8 @@ impl Rows {
     /// has whole numbers around 0, the second is wide in range, the last is constant where there are more than 3.
     pub fn generate(seed: u64, rows: usize, width: usize) -> Self {
         let mut random = Random(seed);
-        let mut columns: Vec<Vec<f64>> = (0..width)
-            .map(|column| (0..rows).map(|_| value(&mut random, column)).collect())
-            .collect();
+        let mut columns: Vec<Vec<f64>> =
+            (0..width).map(|column| (0..rows).map(|_| value(&mut random, column)).collect()).collect();
         if width > 3 {
             columns[width - 1].fill(7.0);
         }

@@ -43,7 +43,8 @@ print("a warning", file=sys.stderr)
         ['--name', 'x y', '--rounds', '3']
         {'name': 'x y', 'rounds': 3}
         {'name': 'x y', 'rounds': '3'}
-        True"#]].assert_eq(&stdout.join("\n"));
+        True"#]]
+    .assert_eq(&stdout.join("\n"));
     assert_eq!(fs::read_to_string(dir.path().join("model/model.bin")).unwrap(), "trained");
     assert_eq!(fs::read_to_string(dir.path().join("output/logs.txt")).unwrap().lines().count(), lines.len());
 }
@@ -62,7 +63,30 @@ sys.exit(3)
     let (result, lines) = run(dir.path(), text, &[]).await;
     assert_eq!(lines.len(), 30);
     let message = relative(&result.unwrap_err().to_string(), dir.path());
-    expect![[""]].assert_eq(&message);
+    expect![[r#"
+        training job `late-arrival`: the program ended with exit code 3: no more patience
+        last lines of stderr:
+          line 10
+          line 11
+          line 12
+          line 13
+          line 14
+          line 15
+          line 16
+          line 17
+          line 18
+          line 19
+          line 20
+          line 21
+          line 22
+          line 23
+          line 24
+          line 25
+          line 26
+          line 27
+          line 28
+          line 29
+        hint: correct what the lines above say and run again; all output is in `<base>/output/logs.txt`"#]].assert_eq(&message);
 }
 
 #[tokio::test]
@@ -71,7 +95,8 @@ async fn a_killed_program_hints_at_memory() {
     let (result, _) = run(dir.path(), "import os\nos.kill(os.getpid(), 9)\n", &[]).await;
     expect![[r#"
         training job `late-arrival`: the program ended with signal 9
-        hint: it was killed, most often for want of memory: train on fewer rows or columns, or on a larger machine"#]].assert_eq(&result.unwrap_err().to_string());
+        hint: it was killed, most often for want of memory: train on fewer rows or columns, or on a larger machine"#]]
+    .assert_eq(&result.unwrap_err().to_string());
 }
 
 #[tokio::test]
@@ -80,14 +105,14 @@ async fn a_missing_module_hints_at_the_interpreter() {
     let (result, _) = run(dir.path(), "import no_such_module_anywhere\n", &[]).await;
     let message = result.unwrap_err().to_string();
     let hint = message.lines().last().unwrap();
-    expect![[""]].assert_eq(hint);
+    expect!["hint: install the module for the Python that FEATURECTL_PYTHON names (`python3` if it is not set)"].assert_eq(hint);
 }
 
 #[tokio::test]
 async fn success_without_a_model_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let (result, _) = run(dir.path(), "print('done')\n", &[]).await;
-    expect![[""]].assert_eq(&result.unwrap_err().to_string());
+    expect!["training job `late-arrival`: the program ended with exit code 0 but wrote no model: write it to the folder that SM_MODEL_DIR names"].assert_eq(&result.unwrap_err().to_string());
 }
 
 #[tokio::test]
@@ -95,7 +120,10 @@ async fn a_channel_without_data_is_an_error_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::Command(vec!["false".into()]);
     let error = launch(&job(dir.path(), &["train"], &[]), &program, &mut |_| {}).await.unwrap_err();
-    expect!["training job `late-arrival`: channel `train` has no data: write its Parquet files to `<base>/input/data/train`"].assert_eq(&relative(&error.to_string(), dir.path()));
+    expect![
+        "training job `late-arrival`: channel `train` has no data: write its Parquet files to `<base>/input/data/train`"
+    ]
+    .assert_eq(&relative(&error.to_string(), dir.path()));
 }
 
 #[tokio::test]
@@ -103,7 +131,7 @@ async fn a_program_that_does_not_exist_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::Command(vec!["training job `late-arrival`: cannot start `no-such-program` (No such file or directory (os error 2)): install it, or name another Python in FEATURECTL_PYTHON".into()]);
     let error = launch(&job(dir.path(), &[], &[]), &program, &mut |_| {}).await.unwrap_err();
-    expect![[""]].assert_eq(&error.to_string());
+    expect!["training job `late-arrival`: cannot start `training job `late-arrival`: cannot start `no-such-program` (No such file or directory (os error 2)): install it, or name another Python in FEATURECTL_PYTHON` (No such file or directory (os error 2)): install it, or name another Python in FEATURECTL_PYTHON"].assert_eq(&error.to_string());
 }
 
 #[tokio::test]

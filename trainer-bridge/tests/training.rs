@@ -91,40 +91,122 @@ fn check_failure(prepare: impl FnOnce(&Path), hyperparameters: &[(&str, &str)], 
 fn labels_must_be_there_and_of_two_classes() {
     let late = |base: &Path, late: BooleanArray| Rows::generate(1, 100, 5).write_with(base, "train", Arc::new(late));
     let one: BooleanArray = (0..100).map(|_| Some(true)).collect();
-    check_failure(|base| late(base, one), &BINARY, expect!["reading channel `train`: label `late` is 1 in all 100 rows, so there is nothing to learn: choose rows with both outcomes"]);
+    check_failure(
+        |base| late(base, one),
+        &BINARY,
+        expect![
+            "reading channel `train`: label `late` is 1 in all 100 rows, so there is nothing to learn: choose rows with both outcomes"
+        ],
+    );
     let some: BooleanArray = (0..100).map(|i| (i >= 12).then_some(i % 2 == 0)).collect();
-    check_failure(|base| late(base, some), &BINARY, expect!["reading channel `train`: label `late` is NULL in 12 of 100 rows: keep only rows WHERE late IS NOT NULL"]);
+    check_failure(
+        |base| late(base, some),
+        &BINARY,
+        expect![
+            "reading channel `train`: label `late` is NULL in 12 of 100 rows: keep only rows WHERE late IS NOT NULL"
+        ],
+    );
     let text = StringArray::from(vec!["yes"; 100]);
     let write = |base: &Path| Rows::generate(1, 100, 5).write_with(base, "train", Arc::new(text));
-    check_failure(write, &BINARY, expect!["reading channel `train`: reading `<base>/input/data/train/part-0.parquet`: column `late` is Utf8: turn it into a number or leave it out"]);
-    check_failure(|_| {}, &[("objective", "binary"), ("label", "delay"), ("features", r#"["f0"]"#)], expect!["reading channel `train`: label `delay` is -0.38341037546386625 in a row, neither 0 nor 1: make it a boolean, or train with objective `regression`"]);
+    check_failure(
+        write,
+        &BINARY,
+        expect![
+            "reading channel `train`: reading `<base>/input/data/train/part-0.parquet`: column `late` is Utf8: turn it into a number or leave it out"
+        ],
+    );
+    check_failure(
+        |_| {},
+        &[("objective", "binary"), ("label", "delay"), ("features", r#"["f0"]"#)],
+        expect![
+            "reading channel `train`: label `delay` is -0.38341037546386625 in a row, neither 0 nor 1: make it a boolean, or train with objective `regression`"
+        ],
+    );
 }
 
 #[test]
 fn settings_are_checked() {
-    check_failure(|_| {}, &with(&[("learning_rat", "0.1")]), expect!["no hyperparameter `learning_rat`: did you mean `learning_rate`?"]);
-    check_failure(|_| {}, &with(&[("xyz", "1")]), expect!["no hyperparameter `xyz`: choose from rounds, learning_rate, max_depth, max_leaves, min_leaf_weight, l2, subsample, seed, early_stopping_rounds, nbins"]);
-    check_failure(|_| {}, &with(&[("rounds", "many")]), expect!["`rounds` is `many`: give a whole number from 1 to 100000"]);
-    check_failure(|_| {}, &with(&[("subsample", "1.5")]), expect!["`subsample` is `1.5`: give a number from 0.000001 to 1"]);
-    check_failure(|_| {}, &[("objective", "binary"), ("label", "late")], expect!["hyperparameter `features` is missing: give it a value"]);
-    check_failure(|_| {}, &[("objective", "rank"), ("label", "late")], expect!["`objective` is `rank`: give `binary` or `regression`"]);
+    check_failure(
+        |_| {},
+        &with(&[("learning_rat", "0.1")]),
+        expect!["no hyperparameter `learning_rat`: did you mean `learning_rate`?"],
+    );
+    check_failure(
+        |_| {},
+        &with(&[("xyz", "1")]),
+        expect![
+            "no hyperparameter `xyz`: choose from rounds, learning_rate, max_depth, max_leaves, min_leaf_weight, l2, subsample, seed, early_stopping_rounds, nbins"
+        ],
+    );
+    check_failure(
+        |_| {},
+        &with(&[("rounds", "many")]),
+        expect!["`rounds` is `many`: give a whole number from 1 to 100000"],
+    );
+    check_failure(
+        |_| {},
+        &with(&[("subsample", "1.5")]),
+        expect!["`subsample` is `1.5`: give a number from 0.000001 to 1"],
+    );
+    check_failure(
+        |_| {},
+        &[("objective", "binary"), ("label", "late")],
+        expect!["hyperparameter `features` is missing: give it a value"],
+    );
+    check_failure(
+        |_| {},
+        &[("objective", "rank"), ("label", "late")],
+        expect!["`objective` is `rank`: give `binary` or `regression`"],
+    );
     let task = |features| [("objective", "binary"), ("label", "late"), ("features", features)];
-    check_failure(|_| {}, &task(r#"["f0","late"]"#), expect!["label `late` is also a feature: remove it from `features`"]);
-    check_failure(|_| {}, &task(r#"["f 0"]"#), expect![[r#"`f 0` cannot be a feature's name: rename it without spaces and `",:[]{}`, which a LightGBM model cannot hold"#]]);
-    check_failure(|_| {}, &task(r#"["f0","f11"]"#), expect!["reading channel `train`: reading `<base>/input/data/train/part-0.parquet`: no column `f11`: did you mean `f1`?"]);
-    check_failure(|_| {}, &task("f0,f1"), expect![[r#"`features` is no JSON list of names (expected ident at line 1 column 2): give one like ["a","b"]"#]]);
+    check_failure(
+        |_| {},
+        &task(r#"["f0","late"]"#),
+        expect!["label `late` is also a feature: remove it from `features`"],
+    );
+    check_failure(
+        |_| {},
+        &task(r#"["f 0"]"#),
+        expect![[
+            r#"`f 0` cannot be a feature's name: rename it without spaces and `",:[]{}`, which a LightGBM model cannot hold"#
+        ]],
+    );
+    check_failure(
+        |_| {},
+        &task(r#"["f0","f11"]"#),
+        expect![
+            "reading channel `train`: reading `<base>/input/data/train/part-0.parquet`: no column `f11`: did you mean `f1`?"
+        ],
+    );
+    check_failure(
+        |_| {},
+        &task("f0,f1"),
+        expect![[
+            r#"`features` is no JSON list of names (expected ident at line 1 column 2): give one like ["a","b"]"#
+        ]],
+    );
 }
 
 #[test]
 fn what_is_not_parquet_or_not_finite_is_named() {
     let break_file = |base: &Path| fs::write(base.join("input/data/train/part-1.parquet"), "no").unwrap();
-    check_failure(break_file, &BINARY, expect!["reading channel `train`: reading `<base>/input/data/train/part-1.parquet`: EOF: Parquet file too small. Size is 2 but need 8: write Parquet files only to a channel"]);
+    check_failure(
+        break_file,
+        &BINARY,
+        expect![
+            "reading channel `train`: reading `<base>/input/data/train/part-1.parquet`: EOF: Parquet file too small. Size is 2 but need 8: write Parquet files only to a channel"
+        ],
+    );
     let infinite = |base: &Path| {
         let mut rows = Rows::generate(1, 100, 5);
         rows.columns[2][7] = f64::INFINITY;
         rows.write(base, "train");
     };
-    check_failure(infinite, &BINARY, expect!["reading channel `train`: column `f2` is infinite in 1 rows: turn it into NULL or a finite number"]);
+    check_failure(
+        infinite,
+        &BINARY,
+        expect!["reading channel `train`: column `f2` is infinite in 1 rows: turn it into NULL or a finite number"],
+    );
 }
 
 /// Predicts with the real LightGBM: `rows` column after column, `NaN` where missing.
@@ -243,7 +325,8 @@ fn lightgbm_predicts_what_the_trainer_does_for_a_number() {
 fn lightgbm_loads_trees_of_one_leaf() {
     let dir = tempfile::tempdir().unwrap();
     channels(dir.path());
-    train(dir.path(), &with(&[("min_leaf_weight", "100000"), ("rounds", "2"), ("early_stopping_rounds", "0")])).unwrap();
+    train(dir.path(), &with(&[("min_leaf_weight", "100000"), ("rounds", "2"), ("early_stopping_rounds", "0")]))
+        .unwrap();
     assert!(model(dir.path()).contains("num_leaves=1\n"));
     let theirs = lightgbm(dir.path(), &vec![vec![0.5, f64::NAN]; 5]);
     let log_odds = numbers(&theirs["raw"]);
@@ -256,15 +339,15 @@ fn lightgbm_loads_trees_of_one_leaf() {
 #[test]
 fn lightgbm_loads_trees_grown_best_first_from_missing_values_only() {
     let dir = tempfile::tempdir().unwrap();
-    channels(dir.path());
-    let mut rows = Rows::generate(5, 500, 5);
-    rows.columns[3].fill(f64::NAN);
-    for row in 0..500 {
-        rows.columns[4][row] = if rows.is_positive(row) { 7.0 } else { f64::NAN };
+    for (channel, seed) in [("train", 5), ("validation", 6)] {
+        let mut rows = Rows::generate(seed, 500, 5);
+        rows.columns[3].fill(f64::NAN);
+        rows.columns[4] = (0..500).map(|row| if rows.is_positive(row) { 7.0 } else { f64::NAN }).collect();
+        rows.write(dir.path(), channel);
     }
-    rows.write(dir.path(), "train");
     train(dir.path(), &with(&[("max_leaves", "5"), ("min_leaf_weight", "0")])).unwrap();
-    let columns = vec![vec![f64::NAN; 2], vec![f64::NAN; 2], vec![f64::NAN; 2], vec![f64::NAN, 0.0], vec![7.0, f64::NAN]];
+    let columns =
+        vec![vec![f64::NAN; 2], vec![f64::NAN; 2], vec![f64::NAN; 2], vec![f64::NAN, 0.0], vec![7.0, f64::NAN]];
     let response = numbers(&lightgbm(dir.path(), &columns)["response"]);
     assert!(response[0] > 0.9 && response[1] < 0.1, "{response:?}");
 }
@@ -278,12 +361,8 @@ fn seconds_for_235_000_rows_of_45_features() {
     training.write(dir.path(), "train");
     validation.write(dir.path(), "validation");
     let features = training.features();
-    let settings = [
-        ("objective", "binary"),
-        ("label", "late"),
-        ("features", features.as_str()),
-        ("early_stopping_rounds", "0"),
-    ];
+    let settings =
+        [("objective", "binary"), ("label", "late"), ("features", features.as_str()), ("early_stopping_rounds", "0")];
     let start = std::time::Instant::now();
     train(dir.path(), &settings).unwrap();
     println!("{:.1} s, {}", start.elapsed().as_secs_f64(), report(dir.path()));

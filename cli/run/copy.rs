@@ -1,0 +1,129 @@
+//! `COPY … TO`: rows into a file or a folder, whole or not at all.
+
+use std::path::{Path, PathBuf};
+
+use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
+use featurectl_core::check::Copy;
+use featurectl_core::{Error, Result, lineage};
+use serde::{Deserialize, Serialize};
+
+use super::{Run, hash, input_hash, thousands};
+
+/// What is known of an output.
+#[derive(Debug, Serialize, Deserialize)]
+struct Output {
+    target: String,
+    input_hash: String,
+    /// Hash of the names and sizes of its files.
+    files: String,
+    rows: u64,
+    run_id: String,
+}
+
+impl Run<'_> {
+    pub(super) async fn copy(&mut self, copy: &Copy) -> Result<()> {
+        let found = lineage(&copy.plan)?;
+        let verb = if found.models.is_empty() { "Wrote" } else { "Scored" };
+        let started = self.begin(verb, &copy.target);
+        let session = self.session;
+        let sources = session.source_versions(&found, &self.id).await?;
+        let input_hash = input_hash(&copy.sql, &copy.plan, &found, &sources);
+        let target = self.target(&copy.target)?;
+        let note = session.project.store.join("registry/output").join(format!("{}.json", hash([copy.target.as_str()])));
+        let known = std::fs::read(&note).ok().and_then(|b| serde_json::from_slice::<Output>(&b).ok());
+        if let Some(known) = known.filter(|k| k.input_hash == input_hash && listing(&target).is_ok_and(|l| l == k.files)) {
+            let figures = serde_json::json!({ "rows": known.rows });
+            self.done(verb, &copy.target, format!("{} rows", thousands(known.rows)), true, started, figures);
+            return Ok(());
+        }
+        let rows = self.write(copy, &target).await?;
+        let output =
+            Output { target: copy.target.clone(), input_hash, files: listing(&target)?, rows, run_id: self.id.clone() };
+        featurectl_feature_store::write(&note, &output)?;
+        let rate = rows as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        let detail = format!("{} rows at {} rows/s", thousands(rows), thousands(rate as u64));
+        self.done(verb, &copy.target, detail, false, started, serde_json::json!({ "rows": rows }));
+        Ok(())
+    }
+
+    fn target(&self, written: &str) -> Result<PathBuf> {
+        if written.contains("://") {
+            return Err(Error::invalid(format!("COPY TO `{written}`: only local paths can be written yet")));
+        }
+        Ok(std::path::absolute(self.session.project.root.join(written))?)
+    }
+
+    /// Writes beside the target and then puts it in the target's place; what a killed run left there is removed.
+    async fn write(&self, copy: &Copy, target: &Path) -> Result<u64> {
+        let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let parent = target.parent().unwrap_or(Path::new("."));
+        let doing = |e: std::io::Error| Error::from(e).context(format!("writing {}", target.display()));
+        std::fs::create_dir_all(parent).map_err(doing)?;
+        let single = Path::new(&copy.target).extension().is_some() && copy.partitioned_by.is_empty();
+        let staged = parent.join(format!(".{name}.part{}", if single { format!(".{}", copy.format) } else { String::new() }));
+        remove(&staged).map_err(doing)?;
+        let rows = self.session.ctx.execute_logical_plan(copy.plan.clone()).await?;
+        let options = DataFrameWriteOptions::new()
+            .with_single_file_output(single)
+            .with_partition_by(copy.partitioned_by.clone());
+        if !single {
+            std::fs::create_dir_all(&staged).map_err(doing)?;
+        }
+        let written = write_as(rows, &copy.format, &staged.display().to_string(), options).await;
+        let written = written.map_err(|e| e.context(format!("writing {}", target.display())));
+        let rows = match written {
+            Ok(rows) => rows,
+            Err(e) => {
+                let _ = remove(&staged);
+                return Err(e);
+            }
+        };
+        let old = parent.join(format!(".{name}.old"));
+        remove(&old).map_err(doing)?;
+        if target.exists() {
+            std::fs::rename(target, &old).map_err(doing)?;
+        }
+        std::fs::rename(&staged, target).map_err(doing)?;
+        remove(&old).map_err(doing)?;
+        Ok(rows)
+    }
+}
+
+async fn write_as(rows: DataFrame, format: &str, path: &str, options: DataFrameWriteOptions) -> Result<u64> {
+    let counts = match format {
+        "csv" => rows.write_csv(path, options, None).await?,
+        "json" => rows.write_json(path, options, None).await?,
+        _ => rows.write_parquet(path, options, None).await?,
+    };
+    use arrow::array::AsArray;
+    let count = |b: &arrow::array::RecordBatch| {
+        let counts = b.column(0).as_primitive::<arrow::datatypes::UInt64Type>();
+        counts.iter().flatten().sum::<u64>()
+    };
+    Ok(counts.iter().map(count).sum())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    let gone = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match gone {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// A hash of the names and sizes of all files at `path`.
+fn listing(path: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    let mut open = vec![path.to_path_buf()];
+    while let Some(at) = open.pop() {
+        if at.is_dir() {
+            for entry in std::fs::read_dir(&at)? {
+                open.push(entry?.path());
+            }
+        } else {
+            files.push(format!("{} {}", at.display(), std::fs::metadata(&at)?.len()));
+        }
+    }
+    files.sort();
+    Ok(hash(files.iter().map(String::as_str)))
+}

@@ -1,0 +1,274 @@
+//! A session: one engine with a project's stores behind it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::prelude::SessionContext;
+use featurectl_connectors as connectors;
+use featurectl_core::aggregate::{AggregateFunction, Functions};
+use featurectl_core::asof::{FeatureRelations, Serve};
+use featurectl_core::check::{Analyzer, Checked, Outside, has_errors};
+use featurectl_core::sql::{ObjectKind, Parsed, parse};
+use featurectl_core::{Diagnostic, Error, OnlineStore, Result, Source};
+use featurectl_executors::score::{Model, ModelSet, predict_udf};
+use featurectl_executors::{SharedExtensionPlanner, local};
+use featurectl_feature_store::{EmbeddedStore, Entry, OfflineStore, OnlinePlanner, Registry};
+use featurectl_trainer_bridge::HYPERPARAMETERS;
+
+use crate::project::Project;
+use crate::run::{Event, RunReport};
+
+/// What a user's own binary adds to the engine.
+#[derive(Debug, Default)]
+pub struct Extensions {
+    /// Scalar functions.
+    pub functions: Vec<ScalarUDF>,
+    /// Aggregations for feature views.
+    pub aggregations: Vec<AggregateFunction>,
+}
+
+/// A checked job.
+#[derive(Debug)]
+pub struct Job {
+    /// Its text.
+    pub source: Source,
+    /// The statements that checked, in order.
+    pub statements: Vec<(Parsed, Checked)>,
+    /// How many statements there are in all.
+    pub total: usize,
+    /// All problems.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Job {
+    /// Whether it may run.
+    pub fn is_valid(&self) -> bool {
+        !has_errors(&self.diagnostics)
+    }
+}
+
+/// One engine with a project's stores behind it.
+pub struct Session {
+    pub(crate) ctx: SessionContext,
+    pub(crate) project: Project,
+    pub(crate) models: Arc<ModelSet>,
+    pub(crate) registry: Registry,
+    pub(crate) offline: OfflineStore,
+    relations: Arc<FeatureRelations>,
+    functions: Functions,
+    serve: Serve,
+}
+
+impl Session {
+    /// A session that computes.
+    ///
+    /// Errors: [`Data`](featurectl_core::ErrorKind::Data) for a damaged registry.
+    pub fn open(project: Project, extensions: &Extensions) -> Result<Self> {
+        Self::build(project, extensions, Serve::Offline, vec![])
+    }
+
+    /// A session in which feature views are read from the online store; definitions come from the registry.
+    ///
+    /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if nothing was materialized.
+    pub async fn open_serving(project: Project, extensions: &Extensions) -> Result<Self> {
+        let store: Arc<dyn OnlineStore> = Arc::new(EmbeddedStore::open_read_only(online_path(&project.store))?);
+        let session = Self::build(project, extensions, Serve::Online, vec![Arc::new(OnlinePlanner(store))])?;
+        session.replay().await?;
+        Ok(session)
+    }
+
+    fn build(
+        project: Project,
+        extensions: &Extensions,
+        serve: Serve,
+        planners: Vec<SharedExtensionPlanner>,
+    ) -> Result<Self> {
+        let relations = Arc::new(FeatureRelations::default());
+        let ctx = local(&project.options, Arc::clone(&relations), planners)?;
+        connectors::register_formats(&ctx);
+        let models = Arc::new(ModelSet::default());
+        ctx.register_udf(predict_udf(Arc::clone(&models)));
+        for function in &extensions.functions {
+            ctx.register_udf(function.clone());
+        }
+        let mut functions = Functions::default();
+        extensions.aggregations.iter().for_each(|a| functions.insert(a.clone()));
+        let registry = Registry::new(project.store.join("registry"));
+        for entry in registry.list(ObjectKind::Model)? {
+            if let Some(path) = model_path(&project.store, &entry).filter(|p| p.is_file()) {
+                models.insert(Arc::new(Model::load(&entry.name, &path)?))?;
+            }
+        }
+        let offline = OfflineStore::new(project.store.join("offline"));
+        Ok(Self { ctx, project, models, registry, offline, relations, functions, serve })
+    }
+
+    /// The DataFusion session, to register tables of one's own.
+    pub fn context(&self) -> &SessionContext {
+        &self.ctx
+    }
+
+    /// Checks a job; its tables, views and services are in the session afterwards.
+    pub async fn check(&self, source: Source) -> Job {
+        let (parsed, mut diagnostics) = parse(&source);
+        let total = parsed.len() + diagnostics.len();
+        let mut analyzer = self.analyzer(source.clone());
+        let mut statements = Vec::with_capacity(parsed.len());
+        for statement in parsed {
+            match analyzer.check(&statement).await {
+                Ok(checked) => statements.push((statement, checked)),
+                Err(problems) => diagnostics.extend(problems),
+            }
+        }
+        diagnostics.sort_by_key(|d| d.span);
+        Job { source, statements, total, diagnostics }
+    }
+
+    /// Reads a job's file, fills its placeholders, and checks it.
+    ///
+    /// Errors: those of reading the file; problems of the job are in its diagnostics.
+    pub async fn check_file(&self, path: &Path, set: &[(String, String)]) -> Result<Job> {
+        let bytes = std::fs::read(path).map_err(|e| Error::from(e).context(format!("reading {}", path.display())))?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            let line = e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+            Error::invalid(format!("{}:{line}: not UTF-8 text (byte {at}): save the file as UTF-8", path.display()))
+        })?;
+        let mut values: BTreeMap<String, String> = self.project.variables.clone();
+        values.extend(set.iter().cloned());
+        let (source, unset) = Source::fill(&path.display().to_string(), &text, &values);
+        if !unset.is_empty() {
+            return Ok(Job { source, statements: vec![], total: unset.len(), diagnostics: unset });
+        }
+        Ok(self.check(source).await)
+    }
+
+    /// Runs a checked job.
+    ///
+    /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) if the job has problems;
+    /// [`Conflict`](featurectl_core::ErrorKind::Conflict) if another process writes to the same store.
+    pub async fn run(&self, job: &Job, on_event: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<RunReport> {
+        crate::run::run(self, job, on_event).await
+    }
+
+    /// Runs SQL text and returns the rows of its last query.
+    ///
+    /// Errors: the first problem of the text, or what its run gives.
+    pub async fn sql(&self, text: &str) -> Result<Vec<RecordBatch>> {
+        let job = self.check(Source::new("sql", text)).await;
+        if let Some(problem) = job.diagnostics.first() {
+            let (line, column) = job.source.position(problem.span.start);
+            return Err(Error::invalid(format!("{line}:{column}: {problem}")));
+        }
+        let mut rows = Vec::new();
+        let mut keep = |event: Event<'_>| {
+            if let Event::Rows(batches) = event {
+                rows = batches.to_vec();
+            }
+        };
+        self.run(&job, &mut keep).await?;
+        Ok(rows)
+    }
+
+    fn analyzer(&self, source: Source) -> Analyzer {
+        let outside = World { models: Arc::clone(&self.models), root: self.project.root.clone() };
+        let registered = KINDS.iter().flat_map(|kind| {
+            let entries = self.registry.list(*kind).unwrap_or_default();
+            entries.into_iter().map(|e| (*kind, e.name))
+        });
+        Analyzer::new(
+            self.ctx.clone(),
+            source,
+            Arc::clone(&self.relations),
+            self.functions.clone(),
+            Arc::new(outside),
+            self.serve,
+        )
+        .with_registered(registered.collect::<Vec<_>>())
+    }
+
+    /// Reads the registered definitions back. Tables come without their rows: serving never reads a source.
+    async fn replay(&self) -> Result<()> {
+        for table in self.registry.list(ObjectKind::Table)? {
+            let schema: Schema = serde_json::from_value(table.state.clone())
+                .map_err(|e| Error::data(format!("the registered columns of table `{}` are damaged: {e}", table.name)))?;
+            self.ctx.register_table(table.name.as_str(), Arc::new(EmptyTable::new(Arc::new(schema))))?;
+        }
+        let views = self.registry.list(ObjectKind::FeatureView)?;
+        let services = self.registry.list(ObjectKind::FeatureService)?;
+        let text: Vec<String> = views.into_iter().chain(services).map(|e| e.sql).collect();
+        let job = self.check(Source::new("registry", text.join(";\n"))).await;
+        match job.diagnostics.first() {
+            None => Ok(()),
+            Some(d) => Err(Error::data(format!("a registered definition is no longer valid: {d}; run the job again"))),
+        }
+    }
+
+    /// The service called `name`.
+    ///
+    /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound), with a similar name.
+    pub(crate) fn service(&self, name: &str) -> Result<Arc<featurectl_core::FeatureService>> {
+        self.relations.get(name).ok_or_else(|| {
+            let hint = featurectl_core::closest(name, self.relations.names());
+            let hint = hint.map_or("run the job that defines it first".into(), |n| format!("did you mean `{n}`?"));
+            Error::not_found(format!("no feature service `{name}`: {hint}"))
+        })
+    }
+
+    /// The online store, open for writing.
+    pub(crate) fn online(&self) -> Result<EmbeddedStore> {
+        EmbeddedStore::open(online_path(&self.project.store))
+    }
+}
+
+/// The kinds of objects a registry keeps.
+pub(crate) const KINDS: &[ObjectKind] = &[
+    ObjectKind::Table,
+    ObjectKind::FeatureView,
+    ObjectKind::FeatureService,
+    ObjectKind::TrainingSet,
+    ObjectKind::Model,
+];
+
+fn online_path(store: &Path) -> PathBuf {
+    store.join("online.redb")
+}
+
+/// The file of a registered model.
+pub(crate) fn model_path(store: &Path, entry: &Entry) -> Option<PathBuf> {
+    let version = entry.state.get("version")?.as_str()?;
+    Some(store.join("models").join(&entry.name).join(version).join("model.txt"))
+}
+
+/// What the analyzer asks of the outside.
+struct World {
+    models: Arc<ModelSet>,
+    root: PathBuf,
+}
+
+impl Outside for World {
+    fn locate(&self, location: &str) -> Result<String> {
+        connectors::locate(&self.root, location)
+    }
+
+    fn declare_model(&self, name: &str, features: &[String]) {
+        self.models.declare(name, features.to_vec());
+    }
+
+    fn model_features(&self, name: &str) -> Option<Vec<String>> {
+        self.models.features(name)
+    }
+
+    fn hyperparameters(&self, algorithm: &str) -> Option<&'static [&'static str]> {
+        (algorithm == "gbdt").then_some(HYPERPARAMETERS)
+    }
+
+    fn algorithms(&self) -> &'static [&'static str] {
+        &["gbdt"]
+    }
+}
