@@ -14,6 +14,8 @@ mod copy;
 mod materialize;
 mod train;
 
+pub(crate) use train::describe_entry;
+
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -317,7 +319,7 @@ fn is_timestamp(field: &arrow::datatypes::FieldRef) -> bool {
     matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(..))
 }
 
-pub(super) fn upstream(found: &Lineage) -> Vec<String> {
+pub(crate) fn upstream(found: &Lineage) -> Vec<String> {
     let tables = found.tables.keys().map(|t| format!("table {t}"));
     let views = found.views.keys().map(|v| format!("feature view {v}"));
     tables.chain(views).chain(found.models.iter().map(|m| format!("model {m}"))).collect()

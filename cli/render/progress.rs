@@ -1,0 +1,53 @@
+//! A run on a terminal: a spinner for what goes on, a line for what is done.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{painted, rows, seconds};
+use crate::args::Output;
+use crate::run::{Event, Step};
+
+/// Shows a run; the spinner is gone when it ends, and never there off a terminal.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {msg} {elapsed} {spinner}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(bar)
+    }
+
+    pub(crate) fn event(&self, event: &Event<'_>, output: Output) {
+        match event {
+            Event::Begin { verb, name } => {
+                self.0.set_prefix(verb.to_string());
+                self.0.set_message(format!("`{name}`"));
+            }
+            Event::Line(line) => self.0.set_message(line.to_string()),
+            Event::Done(step) => self.0.suspend(|| eprintln!("{}", step_line(step))),
+            Event::Rows(batches) => self.0.suspend(|| {
+                if let Err(e) = rows(batches, output) {
+                    super::error(&e);
+                }
+            }),
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// `    Computed `carrier_delay`  1,234 tiles, 9 features, online   1.1s`.
+pub(crate) fn step_line(step: &Step) -> String {
+    let (verb, code) = if step.unchanged { ("Unchanged", "2") } else { (step.verb.as_str(), "1;32") };
+    format!("{} `{}` {}   {}", painted(&format!("{verb:>12}"), code), step.name, step.detail, seconds(step.seconds))
+}
