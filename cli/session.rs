@@ -152,7 +152,7 @@ impl Session {
     ///
     /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) if the job has problems;
     /// [`Conflict`](featurectl_core::ErrorKind::Conflict) if another process writes to the same store.
-    pub async fn run(&self, job: &Job, on_event: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<RunReport> {
+    pub async fn run(&self, job: &Job, on_event: &mut (dyn FnMut(Event<'_>) + Send + Sync)) -> Result<RunReport> {
         crate::run::run(self, job, on_event).await
     }
 

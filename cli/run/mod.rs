@@ -74,7 +74,7 @@ pub enum Event<'a> {
     Rows(&'a [RecordBatch]),
 }
 
-pub(super) type OnEvent<'a> = &'a mut (dyn FnMut(Event<'_>) + Send);
+pub(super) type OnEvent<'a> = &'a mut (dyn FnMut(Event<'_>) + Send + Sync);
 
 /// A run under way.
 pub(super) struct Run<'a> {

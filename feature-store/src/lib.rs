@@ -5,10 +5,12 @@
 //!              └───────────── Registry: definitions, hashes, runs ─────────────┘
 //! ```
 
+mod embedded;
 mod offline;
 mod registry;
 mod serving;
 
+pub use embedded::EmbeddedStore;
 pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Version};
 pub use registry::{Entry, Lock, Registry, write};
 pub use serving::{
