@@ -55,13 +55,9 @@ impl Session {
         let table = MemTable::try_new(request.schema(), vec![vec![request]])?;
         let _ = self.ctx.deregister_table(REQUEST)?;
         self.ctx.register_table(REQUEST, Arc::new(table))?;
-        let frame = self.ctx.sql(&format!("SELECT * FROM service_inputs('{service}', {REQUEST})")).await;
-        let rows = match frame {
-            Ok(frame) => frame.collect().await,
-            Err(e) => Err(e),
-        };
+        let rows = self.sql(&format!("SELECT * FROM service_inputs('{service}', {REQUEST})")).await;
         let _ = self.ctx.deregister_table(REQUEST)?;
-        Ok(rows?)
+        rows
     }
 }
 

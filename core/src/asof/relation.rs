@@ -12,8 +12,8 @@ use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::sqlparser::ast::{
-    self, BinaryOperator, FunctionArg, FunctionArgExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName,
-    SelectItem, SetExpr, Spanned, TableAlias, TableFactor, Value,
+    self, BinaryOperator, FunctionArg, FunctionArgExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Spanned,
+    TableAlias, TableFactor, Value,
 };
 use datafusion::logical_expr::sqlparser::tokenizer::Span as SqlSpan;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
@@ -22,7 +22,6 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::node::{AsOfNode, MatchOp, OnlineNode, ViewRef};
 use crate::definition::{FeatureService, FeatureView};
-use crate::diagnostic::closest;
 use crate::sql;
 
 /// A problem found while planning, with its place in the parser's terms.
@@ -39,7 +38,7 @@ pub struct SqlProblem {
 }
 
 impl SqlProblem {
-    fn error<T>(code: &'static str, message: String, span: SqlSpan, help: Option<String>) -> Result<T> {
+    pub(crate) fn error<T>(code: &'static str, message: String, span: SqlSpan, help: Option<String>) -> Result<T> {
         Err(DataFusionError::External(Box::new(Self { code, message, span, help })))
     }
 }
@@ -104,7 +103,7 @@ impl TableProvider for FeatureViewTable {
     }
 }
 
-/// The relation planner of `ASOF JOIN` and `service_inputs(…)`, and the services it knows.
+/// The relation planner of `ASOF JOIN`, and the services of a session.
 #[derive(Debug, Default)]
 pub struct FeatureRelations {
     services: RwLock<HashMap<String, Arc<FeatureService>>>,
@@ -134,36 +133,6 @@ impl FeatureRelations {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, Arc<FeatureService>>> {
         self.services.write().unwrap_or_else(|e| e.into_inner())
     }
-
-    /// `service_inputs('service', table)` as a query: the table's columns, then the service's.
-    fn service_inputs(&self, args: &[FunctionArg], context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
-        let (name, span, table) = service_and_table(args)?;
-        let Some(service) = self.get(&name) else {
-            let help = closest(&name, self.names()).map(|s| format!("did you mean `{s}`?"));
-            return SqlProblem::error("unknown-service", format!("no feature service `{name}`"), span, help);
-        };
-        let columns = context.plan(table.clone())?;
-        check_request(&service, columns.schema(), span)?;
-        let mut query = service.query.clone();
-        let Some(alias) = sql::replace_request(&mut query.body, table) else {
-            return plan_err!("feature service `{name}` does not begin with FROM request");
-        };
-        if let SetExpr::Select(select) = query.body.as_mut() {
-            let kept = columns.schema().fields().iter().filter(|f| service.output.field_with_name(f.name()).is_err());
-            let kept = kept.map(|f| {
-                let parts = vec![Ident::with_quote('"', &alias), Ident::with_quote('"', f.name())];
-                SelectItem::UnnamedExpr(ast::Expr::CompoundIdentifier(parts))
-            });
-            select.projection = kept.chain(std::mem::take(&mut select.projection)).collect();
-        }
-        let derived = TableFactor::Derived {
-            lateral: false,
-            subquery: Box::new(query),
-            alias: Some(TableAlias { explicit: true, name: Ident::new("service_inputs"), columns: vec![], at: None }),
-            sample: None,
-        };
-        context.plan(derived)
-    }
 }
 
 impl RelationPlanner for FeatureRelations {
@@ -173,9 +142,6 @@ impl RelationPlanner for FeatureRelations {
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
         let planned = |plan, alias| Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
-        if let Some((args, alias)) = sql::service_inputs_call(&relation) {
-            return planned(self.service_inputs(args, context)?, alias.cloned());
-        }
         match relation {
             TableFactor::NestedJoin { table_with_joins, alias }
                 if matches!(table_with_joins.joins.as_slice(),
@@ -190,7 +156,8 @@ impl RelationPlanner for FeatureRelations {
     }
 }
 
-fn service_and_table(args: &[FunctionArg]) -> Result<(String, SqlSpan, TableFactor)> {
+/// The arguments of `service_inputs('service', table)`.
+pub(crate) fn service_and_table(args: &[FunctionArg]) -> Result<(String, SqlSpan, TableFactor)> {
     let expr = |a: &FunctionArg| match a {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
         _ => None,
@@ -241,7 +208,8 @@ fn named_table(table: ObjectName) -> TableFactor {
     }
 }
 
-fn check_request(service: &FeatureService, table: &DFSchema, span: SqlSpan) -> Result<()> {
+/// Whether a table has what a service's request needs.
+pub(crate) fn check_request(service: &FeatureService, table: &DFSchema, span: SqlSpan) -> Result<()> {
     for field in service.request.fields() {
         let name = field.name();
         let problem = match table.field_with_unqualified_name(name) {

@@ -190,6 +190,7 @@ impl Analyzer {
 
     /// Applies the dialect's rewrites and plans.
     async fn plan(&self, mut statement: DfStatement, span: Span) -> Found<LogicalPlan> {
+        self.expand_services(&mut statement, span).await?;
         self.rewrite(&mut statement);
         query::plan_all(&self.ctx, &self.source, statement, span).await
     }
@@ -325,6 +326,7 @@ impl Analyzer {
             let d = Diagnostic::error("unsupported", "CREATE TABLE keeps nothing", span);
             return Err(vec![d.help("use CREATE VIEW, or COPY the rows to a file and CREATE EXTERNAL TABLE")]);
         }
+        self.expand_services(&mut statement, span).await?;
         self.rewrite(&mut statement);
         let plan = query::try_plan(&self.ctx, statement).await;
         let done = match plan {

@@ -3,21 +3,68 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, plan_err};
 use datafusion::datasource::empty::EmptyTable;
+use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::ExprSchemable;
 use datafusion::logical_expr::sqlparser::ast::{
-    self, CastKind, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, Query, Spanned, TableFactor, Value,
+    self, CastKind, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, Query, SelectItem, Spanned, TableAlias,
+    TableFactor, Value,
 };
+use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::ExprWithAlias;
 
 use super::query::{self, select_of};
 use super::{Analyzer, Found, select_all};
+use crate::asof::{SqlProblem, check_request, service_and_table};
 use crate::definition::{FeatureService, TrainingSet};
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Span, closest};
 use crate::sql::{self, CreateFeatureService, CreateTrainingSet, ObjectKind, REQUEST};
 
 impl Analyzer {
+    /// Replaces every `service_inputs('service', table)` by a query: the table's columns, then the service's.
+    pub(super) async fn expand_services(&self, statement: &mut DfStatement, span: Span) -> Found<()> {
+        let mut inner = statement;
+        while let DfStatement::Explain(e) = inner {
+            inner = e.statement.as_mut();
+        }
+        let DfStatement::Statement(tree) = inner else { return Ok(()) };
+        while let Some((args, alias)) = sql::find_service_inputs(tree) {
+            let expanded = self.service_inputs(&args).await;
+            let query = expanded.map_err(|e| vec![query::diagnose(&e, &self.source, span, &query::tables(&self.ctx))])?;
+            let unnamed = TableAlias { explicit: true, name: Ident::new("service_inputs"), columns: vec![], at: None };
+            let alias = Some(alias.unwrap_or(unnamed));
+            let derived = TableFactor::Derived { lateral: false, subquery: Box::new(query), alias, sample: None };
+            sql::replace_service_inputs(tree, derived);
+        }
+        Ok(())
+    }
+
+    async fn service_inputs(&self, args: &[FunctionArg]) -> DfResult<Query> {
+        let (name, span, table) = service_and_table(args)?;
+        let Some(service) = self.relations.get(&name) else {
+            let help = closest(&name, self.relations.names()).map(|s| format!("did you mean `{s}`?"));
+            return SqlProblem::error("unknown-service", format!("no feature service `{name}`"), span, help);
+        };
+        let mut rows = query::statement_of(select_all(table.clone()));
+        self.rewrite(&mut rows);
+        let rows = query::try_plan(&self.ctx, rows).await?;
+        check_request(&service, rows.schema(), span)?;
+        let mut query = service.query.clone();
+        let Some(alias) = sql::replace_request(&mut query.body, table) else {
+            return plan_err!("feature service `{name}` does not begin with FROM request");
+        };
+        if let Some(select) = select_of(&mut query) {
+            let kept = rows.schema().fields().iter().filter(|f| service.output.field_with_name(f.name()).is_err());
+            let kept = kept.map(|f| {
+                let parts = vec![Ident::with_quote('"', &alias), Ident::with_quote('"', f.name())];
+                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts))
+            });
+            select.projection = kept.chain(std::mem::take(&mut select.projection)).collect();
+        }
+        Ok(query)
+    }
+
     pub(super) async fn feature_service(
         &mut self,
         create: &CreateFeatureService,

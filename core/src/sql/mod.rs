@@ -7,7 +7,9 @@ use datafusion::logical_expr::sqlparser::ast::{ColumnDef, Expr, Ident, Query, Ta
 use datafusion::sql::parser::{CopyToStatement, CreateExternalTable, Statement as DfStatement};
 
 pub use parse::{is_keyword_statement, parse};
-pub(crate) use rewrite::{expand_predict, nest_asof_joins, replace_request, service_inputs_call};
+pub(crate) use rewrite::{
+    expand_predict, find_service_inputs, nest_asof_joins, replace_request, replace_service_inputs,
+};
 
 use crate::Span;
 

@@ -134,19 +134,39 @@ fn with_alias(mut table: TableFactor, new: TableAlias) -> TableFactor {
     table
 }
 
-/// The service name and the table argument of `service_inputs('service', table)`.
-pub(crate) fn service_inputs_call(factor: &TableFactor) -> Option<(&[FunctionArg], Option<&TableAlias>)> {
-    match factor {
-        TableFactor::Table { name, args: Some(args), alias, .. }
-            if name.to_string().eq_ignore_ascii_case("service_inputs") =>
-        {
-            Some((&args.args, alias.as_ref()))
+/// The first `service_inputs(…)` of a tree: its arguments and its alias.
+pub(crate) fn find_service_inputs(tree: &mut Statement) -> Option<(Vec<FunctionArg>, Option<TableAlias>)> {
+    let mut find = ServiceInputs { replacement: None, found: None };
+    let _: ControlFlow<()> = tree.visit(&mut find);
+    find.found
+}
+
+/// Puts `replacement` in the place of the first `service_inputs(…)` of a tree.
+pub(crate) fn replace_service_inputs(tree: &mut Statement, replacement: TableFactor) {
+    let _: ControlFlow<()> = tree.visit(&mut ServiceInputs { replacement: Some(replacement), found: None });
+}
+
+struct ServiceInputs {
+    replacement: Option<TableFactor>,
+    found: Option<(Vec<FunctionArg>, Option<TableAlias>)>,
+}
+
+impl VisitorMut for ServiceInputs {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let (name, args, alias) = match factor {
+            TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
+            TableFactor::Function { name, args, alias, .. } => (name, &*args, alias),
+            _ => return ControlFlow::Continue(()),
+        };
+        if !name.to_string().eq_ignore_ascii_case("service_inputs") {
+            return ControlFlow::Continue(());
         }
-        TableFactor::Function { name, args, alias, .. }
-            if name.to_string().eq_ignore_ascii_case("service_inputs") =>
-        {
-            Some((args, alias.as_ref()))
+        match self.replacement.take() {
+            Some(replacement) => *factor = replacement,
+            None => self.found = Some((args.clone(), alias.clone())),
         }
-        _ => None,
+        ControlFlow::Break(())
     }
 }
