@@ -40,7 +40,8 @@ impl App {
     /// at fault, 2 for everything else.
     pub fn main(self) -> ExitCode {
         let args = Args::parse();
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build() {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build()
+        {
             Ok(runtime) => runtime,
             Err(e) => return fail(&e.into()),
         };

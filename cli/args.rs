@@ -6,12 +6,17 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Feature engineering for machine learning: defined once in SQL, computed by one engine everywhere.
 #[derive(Debug, Parser)]
-#[command(name = "featurectl", version, propagate_version = true, after_help = "\
+#[command(
+    name = "featurectl",
+    version,
+    propagate_version = true,
+    after_help = "\
 Start here:
   featurectl init my-project     a small project that runs at once
   featurectl check job.sql       every problem of a job, with its place
   featurectl plan job.sql        what a run would read, compute and write
-  featurectl run job.sql         do it; running again does only what changed")]
+  featurectl run job.sql         do it; running again does only what changed"
+)]
 pub struct Args {
     #[command(flatten)]
     pub global: Global,
@@ -75,11 +80,13 @@ pub enum Verb {
         job: PathBuf,
     },
     /// Read the features of a service from the online store
-    #[command(after_help = "Example: featurectl get late_arrival_inputs carrier=UA origin=EWR --at 2013-12-31T23:00:00Z")]
+    #[command(
+        after_help = "Example: featurectl get late_arrival_inputs carrier=UA origin=EWR --at 2014-01-01T09:10:00Z"
+    )]
     Get {
         /// The feature service
         service: String,
-        /// Columns of the request; a timestamp that is not given is the time of --at
+        /// Columns of the request; the time of a MATCH_CONDITION is that of --at if it is not given
         #[arg(value_name = "COLUMN=VALUE", value_parser = assignment)]
         request: Vec<(String, String)>,
         /// The instant to answer for [default: now]

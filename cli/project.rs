@@ -67,7 +67,10 @@ impl Project {
         };
         let Some(file) = file else {
             return match profile {
-                Some(p) => Err(Error::not_found(format!("profile `{p}` needs a {FILE}: there is none at or above {}", folder.display()))),
+                Some(p) => Err(Error::not_found(format!(
+                    "profile `{p}` needs a {FILE}: there is none at or above {}",
+                    folder.display()
+                ))),
                 None => Ok(Self::at(folder)),
             };
         };
@@ -75,14 +78,16 @@ impl Project {
     }
 
     fn load(file: &Path, profile: Option<&str>) -> Result<Self> {
-        let text = std::fs::read_to_string(file).map_err(|e| Error::from(e).context(format!("reading {}", file.display())))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|e| Error::from(e).context(format!("reading {}", file.display())))?;
         let config: Config = toml::from_str(&text).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))?;
         let name = profile.unwrap_or(PROFILE);
         let chosen = match config.profile.get(name) {
             Some(chosen) => chosen.clone(),
             None if profile.is_none() => Profile::default(),
             None => {
-                let hint = closest(name, config.profile.keys()).map_or(String::new(), |p| format!("; did you mean `{p}`?"));
+                let hint =
+                    closest(name, config.profile.keys()).map_or(String::new(), |p| format!("; did you mean `{p}`?"));
                 return Err(Error::not_found(format!("{} has no [profile.{name}]{hint}", file.display())));
             }
         };

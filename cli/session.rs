@@ -195,8 +195,9 @@ impl Session {
     /// Reads the registered definitions back. Tables come without their rows: serving never reads a source.
     async fn replay(&self) -> Result<()> {
         for table in self.registry.list(ObjectKind::Table)? {
-            let schema: Schema = serde_json::from_value(table.state.clone())
-                .map_err(|e| Error::data(format!("the registered columns of table `{}` are damaged: {e}", table.name)))?;
+            let schema: Schema = serde_json::from_value(table.state.clone()).map_err(|e| {
+                Error::data(format!("the registered columns of table `{}` are damaged: {e}", table.name))
+            })?;
             self.ctx.register_table(table.name.as_str(), Arc::new(EmptyTable::new(Arc::new(schema))))?;
         }
         let views = self.registry.list(ObjectKind::FeatureView)?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::FieldRef;
 use datafusion::datasource::MemTable;
 use featurectl_core::asof::micros;
 use featurectl_core::sql::REQUEST;
@@ -61,19 +61,22 @@ impl Session {
     }
 }
 
-/// The request as one typed row. A timestamp that is not given is `at`; anything else that is not given is NULL, with
+/// The request as one typed row. A time of a MATCH_CONDITION that is not given is `at`; anything else that is not given is NULL, with
 /// a warning.
 fn request_row(service: &FeatureService, given: &[(String, String)], at: Micros) -> Result<RecordBatch> {
     let names = || service.request.fields().iter().map(|f| f.name().as_str());
     for (name, _) in given {
         if !names().any(|n| n == name) {
-            let hint = closest(name, names()).map_or(format!("it has {}", names().collect::<Vec<_>>().join(", ")), |n| format!("did you mean `{n}`?"));
+            let hint = closest(name, names())
+                .map_or(format!("it has {}", names().collect::<Vec<_>>().join(", ")), |n| {
+                    format!("did you mean `{n}`?")
+                });
             return Err(Error::invalid(format!("service `{}` has no request column `{name}`: {hint}", service.name)));
         }
     }
     let value = |field: &FieldRef| match given.iter().find(|(name, _)| name == field.name()) {
         Some((_, text)) => parse(field, text),
-        None if matches!(field.data_type(), DataType::Timestamp(..)) => cast(field, &micros([Some(at)])),
+        None if service.times.contains(field.name()) => cast(field, &micros([Some(at)])),
         None => {
             render::warning(&format!("request column `{}` is not given: NULL", field.name()));
             Ok(new_null_array(field.data_type(), 1))
@@ -85,7 +88,8 @@ fn request_row(service: &FeatureService, given: &[(String, String)], at: Micros)
 
 fn parse(field: &FieldRef, text: &str) -> Result<ArrayRef> {
     let array: ArrayRef = Arc::new(StringArray::from(vec![text]));
-    cast(field, &array).map_err(|_| Error::invalid(format!("`{text}` is no {} for `{}`", field.data_type(), field.name())))
+    cast(field, &array)
+        .map_err(|_| Error::invalid(format!("`{text}` is no {} for `{}`", field.data_type(), field.name())))
 }
 
 fn cast(field: &FieldRef, array: &ArrayRef) -> Result<ArrayRef> {

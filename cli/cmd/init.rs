@@ -27,7 +27,10 @@ pub(super) fn init(folder: &Path) -> Result<ExitCode> {
         (".gitignore", ".featurectl/\nout/\n".to_string()),
     ];
     if let Some((name, _)) = files.iter().find(|(name, _)| folder.join(name).exists()) {
-        return Err(Error::invalid(format!("{} is there already: init writes into a new folder", folder.join(name).display())));
+        return Err(Error::invalid(format!(
+            "{} is there already: init writes into a new folder",
+            folder.join(name).display()
+        )));
     }
     for (name, text) in &files {
         let path = folder.join(name);
@@ -57,7 +60,8 @@ fn payments() -> String {
         let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
         let (month, day) = if day < 31 { (1, day + 1) } else { (2, day - 30) };
         let (month, day) = if month == 2 && day > 28 { (3, day - 28) } else { (month, day) };
-        let _ = writeln!(text, "{id},c{customer:02},2024-{month:02}-{day:02}T{hour:02}:{minute:02}:00,{amount}.5,{fraud}");
+        let _ =
+            writeln!(text, "{id},c{customer:02},2024-{month:02}-{day:02}T{hour:02}:{minute:02}:00,{amount}.5,{fraud}");
     }
     text
 }

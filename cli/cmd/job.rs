@@ -38,7 +38,10 @@ async fn open(global: &Global, extensions: &Extensions, path: &Path) -> Result<(
     let started = Instant::now();
     let job = session.check_file(path, &global.set).await?;
     if job.is_valid() {
-        render::status("Checked", &format!("{} statements in {}", job.total, render::seconds(started.elapsed().as_secs_f64())));
+        render::status(
+            "Checked",
+            &format!("{} statements in {}", job.total, render::seconds(started.elapsed().as_secs_f64())),
+        );
     }
     Ok((session, job))
 }
@@ -119,7 +122,12 @@ impl Session {
                 writes: String::new(),
             },
             Checked::View(view) => Planned {
-                statement: format!("feature view {}  ({} features, {} windows)", view.name, view.features.len(), view.windows().len()),
+                statement: format!(
+                    "feature view {}  ({} features, {} windows)",
+                    view.name,
+                    view.features.len(),
+                    view.windows().len()
+                ),
                 status: self.definition_status(ObjectKind::FeatureView, &view.name, Some(&view.sql))?,
                 reads: tables(&view.events)?,
                 writes: String::new(),
@@ -171,9 +179,17 @@ impl Session {
         let found = lineage(&view.events)?;
         let sources = self.source_versions(&found, "").await?;
         let levels = Program::new(view).levels.len();
-        let online = if view.online { format!(", online {}", self.project.store.join("online.redb").display()) } else { String::new() };
+        let online = if view.online {
+            format!(", online {}", self.project.store.join("online.redb").display())
+        } else {
+            String::new()
+        };
         Ok(Planned {
-            statement: format!("materialize {}  (tiles of {levels} length{})", view.name, if levels == 1 { "" } else { "s" }),
+            statement: format!(
+                "materialize {}  (tiles of {levels} length{})",
+                view.name,
+                if levels == 1 { "" } else { "s" }
+            ),
             status: self.version_status(&view.name, &view_hash(view, &found, &sources, until)).await?,
             reads: crate::run::upstream(&found),
             writes: format!("offline {}{online}", self.offline.path(&view.name).display()),

@@ -37,7 +37,8 @@ pub(super) fn show(global: &Global, what: Shown, name: Option<&str>) -> Result<E
         Some(name) => match entries.iter().find(|e| e.name == name) {
             Some(entry) => detail(global, &registry, kind, entry),
             None => {
-                let hint = closest(name, entries.iter().map(|e| &e.name)).map_or(String::new(), |n| format!(": did you mean `{n}`?"));
+                let hint = closest(name, entries.iter().map(|e| &e.name))
+                    .map_or(String::new(), |n| format!(": did you mean `{n}`?"));
                 Err(Error::not_found(format!("no {} `{name}`{hint}", kind.noun())))
             }
         },

@@ -2,7 +2,8 @@
 
 use arrow::array::{Array, RecordBatch};
 use arrow::csv::WriterBuilder;
-use arrow::json::ArrayWriter;
+use arrow::json::WriterBuilder as JsonBuilder;
+use arrow::json::writer::JsonArray;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use featurectl_core::Result;
 
@@ -12,7 +13,8 @@ use crate::args::Output;
 pub(crate) fn rows(batches: &[RecordBatch], output: Output) -> Result<()> {
     match output {
         Output::Json => {
-            let mut writer = ArrayWriter::new(std::io::stdout().lock());
+            let builder = JsonBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, JsonArray>(std::io::stdout().lock());
             writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
             writer.finish()?;
             println!();
@@ -29,7 +31,9 @@ pub(crate) fn rows(batches: &[RecordBatch], output: Output) -> Result<()> {
 /// Prints rows of plain text.
 pub(crate) fn strings(header: &[&str], rows: Vec<Vec<String>>, output: Output) {
     if output == Output::Csv {
-        let quoted = |cells: &[String]| cells.iter().map(|c| format!("\"{}\"", c.replace('"', "\"\""))).collect::<Vec<_>>().join(",");
+        let quoted = |cells: &[String]| {
+            cells.iter().map(|c| format!("\"{}\"", c.replace('"', "\"\""))).collect::<Vec<_>>().join(",")
+        };
         println!("{}", header.join(","));
         rows.iter().for_each(|r| println!("{}", quoted(r)));
         return;
@@ -52,7 +56,8 @@ fn cells(batches: &[RecordBatch]) -> Result<Vec<Vec<String>>> {
     let mut out = Vec::new();
     for batch in batches {
         let columns = batch.columns().iter();
-        let formatters = columns.map(|c| ArrayFormatter::try_new(c.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
+        let formatters =
+            columns.map(|c| ArrayFormatter::try_new(c.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
         out.extend((0..batch.num_rows()).map(|row| formatters.iter().map(|f| f.value(row).to_string()).collect()));
     }
     debug_assert!(batches.iter().all(|b| b.columns().iter().all(|c| c.len() == b.num_rows())));

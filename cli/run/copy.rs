@@ -31,7 +31,9 @@ impl Run<'_> {
         let target = self.target(&copy.target)?;
         let note = session.project.store.join("registry/output").join(format!("{}.json", hash([copy.target.as_str()])));
         let known = std::fs::read(&note).ok().and_then(|b| serde_json::from_slice::<Output>(&b).ok());
-        if let Some(known) = known.filter(|k| k.input_hash == input_hash && listing(&target).is_ok_and(|l| l == k.files)) {
+        if let Some(known) =
+            known.filter(|k| k.input_hash == input_hash && listing(&target).is_ok_and(|l| l == k.files))
+        {
             let figures = serde_json::json!({ "rows": known.rows });
             self.done(verb, &copy.target, format!("{} rows", thousands(known.rows)), true, started, figures);
             return Ok(());
@@ -60,12 +62,12 @@ impl Run<'_> {
         let doing = |e: std::io::Error| Error::from(e).context(format!("writing {}", target.display()));
         std::fs::create_dir_all(parent).map_err(doing)?;
         let single = Path::new(&copy.target).extension().is_some() && copy.partitioned_by.is_empty();
-        let staged = parent.join(format!(".{name}.part{}", if single { format!(".{}", copy.format) } else { String::new() }));
+        let staged =
+            parent.join(format!(".{name}.part{}", if single { format!(".{}", copy.format) } else { String::new() }));
         remove(&staged).map_err(doing)?;
         let rows = self.session.ctx.execute_logical_plan(copy.plan.clone()).await?;
-        let options = DataFrameWriteOptions::new()
-            .with_single_file_output(single)
-            .with_partition_by(copy.partitioned_by.clone());
+        let options =
+            DataFrameWriteOptions::new().with_single_file_output(single).with_partition_by(copy.partitioned_by.clone());
         if !single {
             std::fs::create_dir_all(&staged).map_err(doing)?;
         }

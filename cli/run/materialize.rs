@@ -31,8 +31,10 @@ impl Run<'_> {
         let plan = with_date(tiles, Some(tile_date()))?;
         let version = session.offline.write(&session.ctx, &view.name, plan, manifest).await?;
         let served = if view.online { self.fill_online(view, target).await? } else { false };
-        let detail = format!("{} tiles, {} features{}", thousands(version.rows), view.features.len(), online_note(view));
-        let figures = serde_json::json!({ "tiles": version.rows, "features": view.features.len(), "online": view.online });
+        let detail =
+            format!("{} tiles, {} features{}", thousands(version.rows), view.features.len(), online_note(view));
+        let figures =
+            serde_json::json!({ "tiles": version.rows, "features": view.features.len(), "online": view.online });
         self.done("Computed", &view.name, detail, !version.written && !served, started, figures);
         Ok(())
     }

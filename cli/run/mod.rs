@@ -89,7 +89,8 @@ pub(crate) async fn run(session: &Session, job: &Job, emit: OnEvent<'_>) -> Resu
         return Err(Error::invalid(format!("{} has problems: featurectl check {0}", job.source.name)));
     }
     let started = Instant::now();
-    let writes = job.statements.iter().any(|(_, c)| !matches!(c, Checked::Query(_) | Checked::Table { .. } | Checked::Session));
+    let writes =
+        job.statements.iter().any(|(_, c)| !matches!(c, Checked::Query(_) | Checked::Table { .. } | Checked::Session));
     let _lock = writes.then(|| session.registry.lock()).transpose()?;
     let id = uuid::Uuid::now_v7().simple().to_string();
     let mut run = Run { session, id, steps: vec![], emit };
@@ -182,8 +183,16 @@ impl Run<'_> {
             Some(e) if e.definition_hash == definition_hash => e.run_id.clone(),
             _ => self.id.clone(),
         };
-        let entry =
-            Entry { name: name.into(), sql: parsed.sql.clone(), definition_hash, order, upstream, run_id, columns, state };
+        let entry = Entry {
+            name: name.into(),
+            sql: parsed.sql.clone(),
+            definition_hash,
+            order,
+            upstream,
+            run_id,
+            columns,
+            state,
+        };
         if known.as_ref() == Some(&entry) {
             return Ok(());
         }
@@ -194,7 +203,8 @@ impl Run<'_> {
         let started = self.begin("Wrote", &set.name);
         let found = lineage(&set.plan)?;
         let sources = self.session.source_versions(&found, &self.id).await?;
-        let plan = with_date(set.plan.clone(), set.schema.fields().iter().find(|f| is_timestamp(f)).map(|f| ident(f.name())))?;
+        let plan =
+            with_date(set.plan.clone(), set.schema.fields().iter().find(|f| is_timestamp(f)).map(|f| ident(f.name())))?;
         let manifest = Manifest {
             kind: ObjectKind::TrainingSet.noun().into(),
             name: set.name.clone(),
@@ -236,7 +246,8 @@ impl Run<'_> {
             ObjectKind::FeatureService | ObjectKind::Table => {}
         }
         session.registry.remove(kind, name)?;
-        let detail = if known || !if_exists { kind.noun().to_string() } else { format!("{}: there was none", kind.noun()) };
+        let detail =
+            if known || !if_exists { kind.noun().to_string() } else { format!("{}: there was none", kind.noun()) };
         self.done("Dropped", name, detail, !known, started, serde_json::Value::Null);
         Ok(())
     }
@@ -365,7 +376,12 @@ pub(super) fn generation(input_hash: &str) -> [u8; 8] {
 }
 
 /// The hash of what a view's tiles are made of.
-pub(crate) fn view_hash(view: &FeatureView, found: &Lineage, sources: &[(String, String)], until: Option<i64>) -> String {
+pub(crate) fn view_hash(
+    view: &FeatureView,
+    found: &Lineage,
+    sources: &[(String, String)],
+    until: Option<i64>,
+) -> String {
     let until = until.map_or(String::new(), |t| t.to_string());
     hash([input_hash(&view.sql, &view.events, found, sources).as_str(), until.as_str(), "tiles-1"])
 }

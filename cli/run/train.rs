@@ -36,7 +36,8 @@ impl Run<'_> {
         let started = self.begin("Trained", &model.name);
         let session = self.session;
         let set = session.offline.latest(&model.training_set).await?;
-        let set = set.ok_or_else(|| Error::not_found(format!("training set `{}` has no version", model.training_set)))?;
+        let set =
+            set.ok_or_else(|| Error::not_found(format!("training set `{}` has no version", model.training_set)))?;
         let version = version_of(model, &set, &session.project.root)?;
         let folder = session.project.store.join("models").join(&model.name).join(&version);
         let known = session.registry.get(ObjectKind::Model, &model.name)?;
@@ -168,7 +169,9 @@ fn split(model: &Model, rows: &RecordBatch) -> Result<[RecordBatch; 3]> {
 }
 
 fn column(rows: &RecordBatch, name: &str) -> Result<ArrayRef> {
-    rows.column_by_name(name).cloned().ok_or_else(|| Error::internal(format!("no column `{name}` in the training rows")))
+    rows.column_by_name(name)
+        .cloned()
+        .ok_or_else(|| Error::internal(format!("no column `{name}` in the training rows")))
 }
 
 fn write_channel(folder: &Path, model: &Model, rows: &RecordBatch) -> Result<()> {
@@ -177,7 +180,8 @@ fn write_channel(folder: &Path, model: &Model, rows: &RecordBatch) -> Result<()>
     let indices = wanted.map(|n| rows.schema().index_of(n)).collect::<Result<Vec<_>, _>>()?;
     let rows = rows.project(&indices)?;
     let parquet = |e: datafusion::parquet::errors::ParquetError| Error::internal(e.to_string());
-    let mut writer = ArrowWriter::try_new(File::create(folder.join("part-0.parquet"))?, rows.schema(), None).map_err(parquet)?;
+    let mut writer =
+        ArrowWriter::try_new(File::create(folder.join("part-0.parquet"))?, rows.schema(), None).map_err(parquet)?;
     writer.write(&rows).map_err(parquet)?;
     writer.close().map_err(parquet)?;
     Ok(())
@@ -222,8 +226,7 @@ fn figures(model: &Model, label: &ArrayRef, scores: &[f64]) -> Result<Value> {
 /// Puts the model's files into their folder, all at once.
 fn store(model: &Model, contract: &Contract, rows: &RecordBatch, state: &Value, folder: &Path) -> Result<()> {
     let types: BTreeMap<String, String> = columns(&rows.schema()).into_iter().collect();
-    let features: Vec<Value> =
-        model.features.iter().map(|f| json!({ "name": f, "type": types.get(f) })).collect();
+    let features: Vec<Value> = model.features.iter().map(|f| json!({ "name": f, "type": types.get(f) })).collect();
     let signature = json!({ "features": features, "label": model.label, "label_type": model.label_type.to_string() });
     let staged = folder.with_extension("part");
     for old in [&staged, &folder.to_path_buf()] {

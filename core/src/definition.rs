@@ -177,6 +177,8 @@ pub struct FeatureService {
     pub query: Query,
     /// The columns it gives.
     pub output: SchemaRef,
+    /// The request's columns that say as of when: those of its MATCH_CONDITIONs.
+    pub times: Vec<String>,
     /// The statement, in one canonical spelling.
     pub sql: String,
 }

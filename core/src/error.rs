@@ -122,7 +122,9 @@ impl From<datafusion::error::DataFusionError> for Error {
         use datafusion::error::DataFusionError as Df;
         let root = e.find_root();
         let kind = match root {
-            Df::Plan(_) | Df::SchemaError(..) | Df::SQL(..) | Df::NotImplemented(_) | Df::Configuration(_) => ErrorKind::Invalid,
+            Df::Plan(_) | Df::SchemaError(..) | Df::SQL(..) | Df::NotImplemented(_) | Df::Configuration(_) => {
+                ErrorKind::Invalid
+            }
             Df::ParquetError(_) | Df::ArrowError(..) | Df::Execution(_) => ErrorKind::Data,
             Df::ResourcesExhausted(_) => ErrorKind::Invalid,
             Df::ObjectStore(o) if o.to_string().contains("not found") => ErrorKind::NotFound,

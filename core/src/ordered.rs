@@ -23,16 +23,12 @@ pub fn encode(array: &ArrayRef) -> Result<Vec<Option<Box<[u8]>>>> {
     let array = cast(array, &carrier)?;
     Ok(match carrier {
         DataType::Boolean => array.as_boolean().iter().map(|v| v.map(|v| [u8::from(v)].into())).collect(),
-        DataType::Int64 => array
-            .as_primitive::<Int64Type>()
-            .iter()
-            .map(|v| v.map(|v| (v ^ i64::MIN).to_be_bytes().into()))
-            .collect(),
-        DataType::Float64 => array
-            .as_primitive::<Float64Type>()
-            .iter()
-            .map(|v| v.map(|v| float_bits(v).to_be_bytes().into()))
-            .collect(),
+        DataType::Int64 => {
+            array.as_primitive::<Int64Type>().iter().map(|v| v.map(|v| (v ^ i64::MIN).to_be_bytes().into())).collect()
+        }
+        DataType::Float64 => {
+            array.as_primitive::<Float64Type>().iter().map(|v| v.map(|v| float_bits(v).to_be_bytes().into())).collect()
+        }
         DataType::Decimal128(..) => array
             .as_primitive::<Decimal128Type>()
             .iter()

@@ -46,7 +46,8 @@ impl EmbeddedStore {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::from(e).context(format!("creating {}", folder.display())))?;
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Error::from(e).context(format!("creating {}", folder.display())))?;
         }
         let database = Database::create(&path).map_err(|e| open_error(e, &path))?;
         let transaction = database.begin_write().map_err(|e| failed(e, &path))?;
@@ -260,7 +261,8 @@ fn encode_value(tile: &Tile) -> Vec<u8> {
 }
 
 fn decode_value(key: &TileKey, value: &[u8]) -> Result<Tile> {
-    let damaged = || Error::data("a tile of the online store has an unknown format: remove the file and MATERIALIZE again");
+    let damaged =
+        || Error::data("a tile of the online store has an unknown format: remove the file and MATERIALIZE again");
     if value.len() < HEADER || value[0] != FORMAT {
         return Err(damaged());
     }

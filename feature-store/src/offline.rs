@@ -100,7 +100,9 @@ impl OfflineStore {
     pub async fn read(&self, table: &str) -> Result<Arc<dyn TableProvider>> {
         let delta = self.open(table).await?.ok_or_else(|| Error::not_found(format!("no offline table `{table}`")))?;
         let provider = delta.table_provider().await;
-        provider.map(|p| p as _).map_err(|e| Error::from(e).context(format!("offline table {}", self.path(table).display())))
+        provider
+            .map(|p| p as _)
+            .map_err(|e| Error::from(e).context(format!("offline table {}", self.path(table).display())))
     }
 
     /// Makes the rows of `plan` the newest version of `table`, unless the newest one has the same input already.
@@ -167,7 +169,10 @@ impl OfflineStore {
         let path = self.path(table);
         let info = delta.history(Some(1)).next().await.transpose().map_err(|e| delta_error(e, &path))?;
         let (manifest, rows) = info.as_ref().and_then(manifest_of).ok_or_else(|| {
-            Error::data(format!("the newest version of {} was not written by featurectl: restore or remove it", path.display()))
+            Error::data(format!(
+                "the newest version of {} was not written by featurectl: restore or remove it",
+                path.display()
+            ))
         })?;
         Ok(Version { number: delta.version().unwrap_or_default() as i64, manifest, rows, written: false })
     }

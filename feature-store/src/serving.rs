@@ -11,8 +11,8 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::internal_err;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -47,7 +47,8 @@ pub async fn current_generation(store: &dyn OnlineStore, view: &str) -> Result<O
     let found = store.read(&[range], Micros::MIN).await?;
     let Some(tile) = found.into_iter().flatten().next() else { return Ok(None) };
     let generation = tile.partial.as_slice().try_into();
-    let generation = generation.map_err(|_| Error::data(format!("the online store's pointer of `{view}` is damaged")))?;
+    let generation =
+        generation.map_err(|_| Error::data(format!("the online store's pointer of `{view}` is damaged")))?;
     Ok(Some((generation, tile.position)))
 }
 
@@ -90,7 +91,9 @@ pub async fn put_tiles(
     batch: &RecordBatch,
 ) -> Result<usize> {
     let column = |name: &str| {
-        batch.column_by_name(name).ok_or_else(|| Error::data(format!("the offline tiles of `{}` have no `{name}`", view.name)))
+        batch
+            .column_by_name(name)
+            .ok_or_else(|| Error::data(format!("the offline tiles of `{}` have no `{name}`", view.name)))
     };
     let keys = view.entity.iter().map(|f| column(f.name()).cloned()).collect::<Result<Vec<_>>>()?;
     let partitions = partitions(generation, &keys, batch.num_rows())?;
@@ -151,7 +154,10 @@ pub async fn read_features(
 ) -> Result<Vec<ArrayRef>> {
     let program = Program::new(view);
     let generation = current_generation(store, &view.name).await?.map(|(g, _)| g).ok_or_else(|| {
-        Error::not_found(format!("feature view `{0}` is not in the online store: MATERIALIZE FEATURE VIEW {0}", view.name))
+        Error::not_found(format!(
+            "feature view `{0}` is not in the online store: MATERIALIZE FEATURE VIEW {0}",
+            view.name
+        ))
     })?;
     let partitions = partitions(generation, keys, at.len())?;
     let reach = reach(view);
@@ -159,7 +165,12 @@ pub async fn read_features(
     for (row, (partition, at)) in partitions.into_iter().zip(at).enumerate() {
         let (Some(partition), Some(at)) = (partition, at) else { continue };
         for (level, (length, longest)) in reach.iter().enumerate() {
-            ranges.push(TileRange { partition: partition.clone(), length: *length, start: longest.start(*at), end: *at });
+            ranges.push(TileRange {
+                partition: partition.clone(),
+                length: *length,
+                start: longest.start(*at),
+                end: *at,
+            });
             owners.push((row, level));
         }
     }
@@ -201,7 +212,12 @@ fn too_early(view: &FeatureView, at: Micros, last: Micros) -> Error {
     ))
 }
 
-fn finish(view: &FeatureView, program: &Program, tiles: &[Vec<Vec<Tile>>], at: &[Option<Micros>]) -> Result<Vec<ArrayRef>> {
+fn finish(
+    view: &FeatureView,
+    program: &Program,
+    tiles: &[Vec<Vec<Tile>>],
+    at: &[Option<Micros>],
+) -> Result<Vec<ArrayRef>> {
     if view.is_latest() {
         return finish_latest(view, program, tiles, at);
     }
@@ -298,7 +314,12 @@ impl ExtensionPlanner for OnlinePlanner {
 
 fn properties(input: &Arc<dyn ExecutionPlan>, schema: SchemaRef) -> PlanProperties {
     let partitioning = input.output_partitioning().clone();
-    PlanProperties::new(EquivalenceProperties::new(schema), partitioning, EmissionType::Incremental, Boundedness::Bounded)
+    PlanProperties::new(
+        EquivalenceProperties::new(schema),
+        partitioning,
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    )
 }
 
 #[derive(Debug, Clone)]

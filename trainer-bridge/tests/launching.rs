@@ -86,7 +86,8 @@ sys.exit(3)
           line 27
           line 28
           line 29
-        hint: correct what the lines above say and run again; all output is in `<base>/output/logs.txt`"#]].assert_eq(&message);
+        hint: correct what the lines above say and run again; all output is in `<base>/output/logs.txt`"#]]
+    .assert_eq(&message);
 }
 
 #[tokio::test]
@@ -105,7 +106,8 @@ async fn a_missing_module_hints_at_the_interpreter() {
     let (result, _) = run(dir.path(), "import no_such_module_anywhere\n", &[]).await;
     let message = result.unwrap_err().to_string();
     let hint = message.lines().last().unwrap();
-    expect!["hint: install the module for the Python that FEATURECTL_PYTHON names (`python3` if it is not set)"].assert_eq(hint);
+    expect!["hint: install the module for the Python that FEATURECTL_PYTHON names (`python3` if it is not set)"]
+        .assert_eq(hint);
 }
 
 #[tokio::test]

@@ -160,7 +160,11 @@ impl Aggregation for Distinct {
         if reader.array::<1>()? == [1] {
             let registers = reader.array::<REGISTERS>()?;
             let fits = registers.iter().all(|r| u32::from(*r) <= 64 - PRECISION + 1);
-            return if fits { Ok(Seen::Registers(Box::new(registers))) } else { Err(Error::data("a stored HyperLogLog is damaged")) };
+            return if fits {
+                Ok(Seen::Registers(Box::new(registers)))
+            } else {
+                Err(Error::data("a stored HyperLogLog is damaged"))
+            };
         }
         let mut hashes = Vec::with_capacity(reader.0.len() / 8);
         while !reader.0.is_empty() {

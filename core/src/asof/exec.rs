@@ -26,8 +26,7 @@ use datafusion::physical_plan::execution_plan::{
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements,
-    PlanProperties,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements, PlanProperties,
 };
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -207,7 +206,8 @@ impl ExecutionPlan for AsOfExec {
             let output = exec.evaluate(&left, &right)?.record_output(&metrics);
             drop(timer);
             reservation.try_grow(output.get_array_memory_size())?;
-            let slices: Vec<_> = slices(output.num_rows(), batch_size).map(|r| output.slice(r.start, r.len())).collect();
+            let slices: Vec<_> =
+                slices(output.num_rows(), batch_size).map(|r| output.slice(r.start, r.len())).collect();
             Ok::<_, datafusion::error::DataFusionError>(stream::iter(slices).map(move |b| {
                 let _held = &reservation;
                 Ok(b)
@@ -278,10 +278,8 @@ impl AsOfExec {
                 _ => None,
             };
             let features: Vec<_> = view.features.iter().enumerate().filter_map(mine).collect();
-            let wanted: Vec<_> = features
-                .iter()
-                .filter_map(|(_, w)| windows.binary_search(w).ok().map(|i| ranges[i].clone()))
-                .collect();
+            let wanted: Vec<_> =
+                features.iter().filter_map(|(_, w)| windows.binary_search(w).ok().map(|i| ranges[i].clone())).collect();
             let args: Vec<_> = call.args.iter().map(|c| Arc::clone(events.column(*c))).collect();
             let input = Events {
                 args: &args,
@@ -299,13 +297,7 @@ impl AsOfExec {
         }
     }
 
-    fn latest(
-        &self,
-        groups: &Groups,
-        at: &ArrayRef,
-        times: &ArrayRef,
-        right: &RecordBatch,
-    ) -> Result<Vec<ArrayRef>> {
+    fn latest(&self, groups: &Groups, at: &ArrayRef, times: &ArrayRef, right: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let (at, times) = match self.view {
             Some(_) => (Arc::new(to_micros(at)?) as ArrayRef, Arc::new(to_micros(times)?) as ArrayRef),
             None => (Arc::clone(at), Arc::clone(times)),

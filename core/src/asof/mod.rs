@@ -21,7 +21,7 @@ mod time;
 
 pub use exec::AsOfPlanner;
 pub use node::{AsOfNode, MatchOp, OnlineNode};
-pub(crate) use relation::{check_request, service_and_table};
 pub use relation::{FeatureRelations, FeatureViewTable, Serve, SqlProblem};
+pub(crate) use relation::{check_request, service_and_table};
 pub use sweep::{Groups, tile_ranges};
 pub use time::{micros, to_micros};

@@ -127,8 +127,14 @@ fn joined(left: &LogicalPlan, right: Vec<(Option<TableReference>, FieldRef)>) ->
 /// By name of the view or by right plan; only there because the trait asks for an order.
 impl PartialOrd for AsOfNode {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        (&self.left, &self.right, &self.on, &self.times, self.op, &self.view)
-            .partial_cmp(&(&other.left, &other.right, &other.on, &other.times, other.op, &other.view))
+        (&self.left, &self.right, &self.on, &self.times, self.op, &self.view).partial_cmp(&(
+            &other.left,
+            &other.right,
+            &other.on,
+            &other.times,
+            other.op,
+            &other.view,
+        ))
     }
 }
 

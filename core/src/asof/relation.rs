@@ -73,7 +73,8 @@ pub struct FeatureViewTable {
 impl FeatureViewTable {
     /// The table of `view`: entity columns, event time, features.
     pub fn new(view: Arc<FeatureView>, serve: Serve) -> Self {
-        let time = Field::new(&view.event_time, DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), true);
+        let time =
+            Field::new(&view.event_time, DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), true);
         let features = view.features.iter().map(|f| Arc::clone(&f.field));
         let fields: Vec<FieldRef> = view.entity.iter().cloned().chain([Arc::new(time)]).chain(features).collect();
         Self { schema: Arc::new(Schema::new(fields)), view, serve }
@@ -99,7 +100,9 @@ impl TableProvider for FeatureViewTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let name = &self.view.name;
         let time = &self.view.event_time;
-        plan_err!("feature view `{name}` has values only as of a time: ASOF JOIN {name} MATCH_CONDITION (t > {name}.{time})")
+        plan_err!(
+            "feature view `{name}` has values only as of a time: ASOF JOIN {name} MATCH_CONDITION (t > {name}.{time})"
+        )
     }
 }
 
@@ -144,8 +147,10 @@ impl RelationPlanner for FeatureRelations {
         let planned = |plan, alias| Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
         match relation {
             TableFactor::NestedJoin { table_with_joins, alias }
-                if matches!(table_with_joins.joins.as_slice(),
-                    [Join { join_operator: JoinOperator::AsOf { .. }, .. }]) =>
+                if matches!(
+                    table_with_joins.joins.as_slice(),
+                    [Join { join_operator: JoinOperator::AsOf { .. }, .. }]
+                ) =>
             {
                 let mut inner = *table_with_joins;
                 let Some(join) = inner.joins.pop() else { return plan_err!("an as-of join without a right side") };
@@ -170,7 +175,12 @@ pub(crate) fn service_and_table(args: &[FunctionArg]) -> Result<(String, SqlSpan
         return Ok((service.clone(), name.span, table));
     }
     let usage = "write service_inputs('service', table) or service_inputs('service', (SELECT …))";
-    SqlProblem::error("service-inputs", "wrong arguments of `service_inputs`".into(), SqlSpan::empty(), Some(usage.into()))
+    SqlProblem::error(
+        "service-inputs",
+        "wrong arguments of `service_inputs`".into(),
+        SqlSpan::empty(),
+        Some(usage.into()),
+    )
 }
 
 fn table_argument(e: &ast::Expr) -> Option<TableFactor> {
@@ -189,8 +199,18 @@ fn table_argument(e: &ast::Expr) -> Option<TableFactor> {
 }
 
 fn named_table(table: ObjectName) -> TableFactor {
-    let TableFactor::Table { alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints, .. } =
-        sql::table_factor("")
+    let TableFactor::Table {
+        alias,
+        args,
+        with_hints,
+        version,
+        with_ordinality,
+        partitions,
+        json_path,
+        sample,
+        index_hints,
+        ..
+    } = sql::table_factor("")
     else {
         unreachable!("`table_factor` makes a table")
     };
@@ -215,7 +235,9 @@ pub(crate) fn check_request(service: &FeatureService, table: &DFSchema, span: Sq
         let problem = match table.field_with_unqualified_name(name) {
             Err(_) => Some(("missing-request-column", format!("has no column `{name}`"))),
             Ok(found) if coerced_key(found.data_type(), field.data_type()) => None,
-            Ok(found) => Some(("request-type", format!("has `{name}` as {}, not {}", found.data_type(), field.data_type()))),
+            Ok(found) => {
+                Some(("request-type", format!("has `{name}` as {}, not {}", found.data_type(), field.data_type())))
+            }
         };
         if let Some((code, what)) = problem {
             let (service, data_type) = (&service.name, field.data_type());
@@ -233,7 +255,9 @@ fn coerced_key(from: &DataType, to: &DataType) -> bool {
     from == to
         || (is_string(from) && is_string(to))
         || (from.is_integer() && to == &DataType::Int64 && from != &DataType::UInt64)
-        || (from.is_integer() && to.is_integer() && from.primitive_width() < to.primitive_width()
+        || (from.is_integer()
+            && to.is_integer()
+            && from.primitive_width() < to.primitive_width()
             && (from.is_unsigned_integer() || to.is_signed_integer()))
         || (from.is_numeric() && to == &DataType::Float64)
         || (is_time(from) && is_time(to))
@@ -273,7 +297,10 @@ impl Sides {
 
     /// Puts the expression over the left side first.
     fn order(&self, a: Expr, b: Expr) -> Option<(Expr, Expr, bool)> {
-        match (self.in_left(&a) && is_within(&b, self.right.schema()), self.in_left(&b) && is_within(&a, self.right.schema())) {
+        match (
+            self.in_left(&a) && is_within(&b, self.right.schema()),
+            self.in_left(&b) && is_within(&a, self.right.schema()),
+        ) {
             (true, _) => Some((a, b, false)),
             (_, true) => Some((b, a, true)),
             _ => None,
@@ -337,7 +364,8 @@ impl Sides {
                 return Ok(((l, r), if flipped { flip(op) } else { op }));
             }
         }
-        let help = Some("write MATCH_CONDITION (l.time >= r.time), with one of > >= < <= and a column of each side".into());
+        let help =
+            Some("write MATCH_CONDITION (l.time >= r.time), with one of > >= < <= and a column of each side".into());
         SqlProblem::error("match-condition", format!("`{e}` does not order the two sides by time"), e.span(), help)
     }
 
@@ -421,11 +449,17 @@ impl Sides {
             let mut found = on.iter().filter(|(_, r, _)| matches!(r, Expr::Column(c) if c.name == *field.name()));
             let (Some((left, _, span)), None) = (found.next(), found.next()) else {
                 let message = format!("feature view `{name}` must be joined on all of its entity ({all}), each once");
-                return SqlProblem::error("entity-key", message, span, Some(format!("add ON … = {name}.{}", field.name())));
+                return SqlProblem::error(
+                    "entity-key",
+                    message,
+                    span,
+                    Some(format!("add ON … = {name}.{}", field.name())),
+                );
             };
             let (have, want) = (left.get_type(self.left.schema())?, field.data_type());
             if !coerced_key(&have, want) {
-                let message = format!("`{left}` is {have}, but the entity column `{}` of `{name}` is {want}", field.name());
+                let message =
+                    format!("`{left}` is {have}, but the entity column `{}` of `{name}` is {want}", field.name());
                 return SqlProblem::error("entity-key-type", message, *span, Some(format!("CAST it to {want}")));
             }
             left.clone().cast_to(want, self.left.schema())

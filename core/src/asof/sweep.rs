@@ -18,12 +18,7 @@ pub struct Groups(Vec<Range<usize>>);
 impl Groups {
     /// Merges the keys of both sides. A left row without a key (`keyless(row)`) or without a partner gets an empty
     /// range; `timeless(row)` says which right rows have no time.
-    pub fn new(
-        left: &Rows,
-        right: &Rows,
-        keyless: impl Fn(usize) -> bool,
-        timeless: impl Fn(usize) -> bool,
-    ) -> Self {
+    pub fn new(left: &Rows, right: &Rows, keyless: impl Fn(usize) -> bool, timeless: impl Fn(usize) -> bool) -> Self {
         let mut groups: Vec<Range<usize>> = Vec::with_capacity(left.num_rows());
         let mut end = 0;
         for row in 0..left.num_rows() {

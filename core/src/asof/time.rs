@@ -33,9 +33,7 @@ pub fn to_micros(array: &ArrayRef) -> Result<Int64Array> {
             let scale = |t: i64| t.checked_mul(1_000_000).ok_or(arrow::error::ArrowError::ComputeError(t.to_string()));
             array.as_primitive::<TimestampSecondType>().try_unary(scale).map_err(out_of_range)
         }
-        DataType::Date32 | DataType::Date64 => {
-            to_micros(&cast(array, &DataType::Timestamp(TimeUnit::Second, None))?)
-        }
+        DataType::Date32 | DataType::Date64 => to_micros(&cast(array, &DataType::Timestamp(TimeUnit::Second, None))?),
         other => Err(Error::invalid(format!("a time is a TIMESTAMP or a DATE, not {other}"))),
     }
 }

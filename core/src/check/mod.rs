@@ -153,7 +153,9 @@ impl Analyzer {
         let mut result = self.statement(parsed).await;
         if let Err(problems) = &mut result {
             let broken = &self.broken;
-            problems.retain(|d| !(d.code == "unknown-table" && broken.iter().any(|b| d.message.contains(&format!("`{b}`")))));
+            problems.retain(|d| {
+                !(d.code == "unknown-table" && broken.iter().any(|b| d.message.contains(&format!("`{b}`"))))
+            });
             if let Some(name) = defined_name(&parsed.statement) {
                 self.broken.insert(name);
             }
@@ -260,7 +262,10 @@ impl Analyzer {
         let nanos = text.and_then(|t| arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(&t).ok());
         nanos.map(|n| n.div_euclid(1000)).ok_or_else(|| {
             let span = self.source.span(e.span()).unwrap_or_default();
-            vec![Diagnostic::error("bad-time", format!("`{e}` is no instant"), span).help("write '2013-06-01T12:00:00Z'")]
+            vec![
+                Diagnostic::error("bad-time", format!("`{e}` is no instant"), span)
+                    .help("write '2013-06-01T12:00:00Z'"),
+            ]
         })
     }
 
@@ -290,7 +295,11 @@ impl Analyzer {
             target: copy.target.clone(),
             format,
             partitioned_by: copy.partitioned_by.clone(),
-            options: copy.options.iter().map(|(k, v)| (k.clone(), v.clone().into_string().unwrap_or_default())).collect(),
+            options: copy
+                .options
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone().into_string().unwrap_or_default()))
+                .collect(),
         })
     }
 
@@ -308,7 +317,8 @@ impl Analyzer {
             ObjectKind::Table => {}
         }
         if !here && !if_exists && !self.registered.contains(&key) {
-            let known: Vec<String> = self.registered.iter().filter(|(k, _)| *k == kind).map(|(_, n)| n.clone()).collect();
+            let known: Vec<String> =
+                self.registered.iter().filter(|(k, _)| *k == kind).map(|(_, n)| n.clone()).collect();
             let mut problems = self.unknown(kind, name, known.iter());
             if let [d] = problems.as_mut_slice() {
                 d.help.get_or_insert_with(|| format!("write DROP {} IF EXISTS {name}", kind.noun().to_uppercase()));
@@ -415,7 +425,10 @@ impl<'a> Options<'a> {
             if !known.contains(&key.as_str()) {
                 let d = Diagnostic::error("unknown-option", format!("no option `{key}`"), span);
                 let all = format!("known options: {}", known.join(", "));
-                problems.push(Diagnostic { help: closest(&key, known).map(|k| format!("did you mean `{k}`?")).or(Some(all)), ..d });
+                problems.push(Diagnostic {
+                    help: closest(&key, known).map(|k| format!("did you mean `{k}`?")).or(Some(all)),
+                    ..d
+                });
             } else if options[..i].iter().any(|o| o.key.value.eq_ignore_ascii_case(&key)) {
                 problems.push(Diagnostic::error("duplicate-option", format!("option `{key}` is given twice"), span));
             }

@@ -48,10 +48,14 @@ impl Analyzer {
         match self.outside.hyperparameters(&key) {
             Some(known) => drop(Options::new(&self.source, &create.options, known, problems)),
             None => {
-                let d = Diagnostic::error("unknown-algorithm", format!("no algorithm `{}`", name.value), self.place(name));
+                let d =
+                    Diagnostic::error("unknown-algorithm", format!("no algorithm `{}`", name.value), self.place(name));
                 let known = self.outside.algorithms();
                 let all = format!("known: {}, or USING script 'train.py'", known.join(", "));
-                problems.push(Diagnostic { help: closest(&key, known).map(|k| format!("did you mean `{k}`?")).or(Some(all)), ..d });
+                problems.push(Diagnostic {
+                    help: closest(&key, known).map(|k| format!("did you mean `{k}`?")).or(Some(all)),
+                    ..d
+                });
             }
         }
     }
@@ -110,7 +114,9 @@ impl Analyzer {
             Err(_) => {
                 let message = format!("training set `{}` has no column `{}`", set.name, name.value);
                 let names = set.schema.fields().iter().map(|f| f.name().as_str());
-                problems.push(Diagnostic::error("unknown-column", message, self.place(name)).did_you_mean(&name.value, names));
+                problems.push(
+                    Diagnostic::error("unknown-column", message, self.place(name)).did_you_mean(&name.value, names),
+                );
                 None
             }
         }

@@ -127,7 +127,10 @@ fn schema_diagnostic(e: &SchemaError, source: &Source, span: Option<Span>, fallb
             let span = own.or(span).unwrap_or(fallback);
             let of_table: Vec<_> = valid_fields
                 .iter()
-                .filter(|f| field.relation.is_none() || f.relation.as_ref().map(|r| r.table()) == field.relation.as_ref().map(|r| r.table()))
+                .filter(|f| {
+                    field.relation.is_none()
+                        || f.relation.as_ref().map(|r| r.table()) == field.relation.as_ref().map(|r| r.table())
+                })
                 .collect();
             let message = match &field.relation {
                 Some(table) if of_table.is_empty() => format!("no table or alias `{table}` here"),
@@ -140,7 +143,8 @@ fn schema_diagnostic(e: &SchemaError, source: &Source, span: Option<Span>, fallb
         }
         SchemaError::AmbiguousReference { field } => {
             let message = format!("`{}` could be a column of several tables", field.name);
-            Diagnostic::error("ambiguous-column", message, span.unwrap_or(fallback)).help("put the table's name before it")
+            Diagnostic::error("ambiguous-column", message, span.unwrap_or(fallback))
+                .help("put the table's name before it")
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             Diagnostic::error("duplicate-column", format!("two columns are called `{name}`"), span.unwrap_or(fallback))
@@ -166,7 +170,11 @@ fn text_diagnostic(text: &str, source: &Source, span: Span, tables: &[String]) -
     if let Some(name) = first.strip_prefix("Invalid function").and_then(quoted) {
         let span = find_word(source, span, &name).unwrap_or(span);
         let mut d = Diagnostic::error("unknown-function", format!("no function `{name}`"), span);
-        d.help = text.split("Did you mean '").nth(1).and_then(|t| t.split('\'').next()).map(|n| format!("did you mean `{n}`?"));
+        d.help = text
+            .split("Did you mean '")
+            .nth(1)
+            .and_then(|t| t.split('\'').next())
+            .map(|n| format!("did you mean `{n}`?"));
         return d;
     }
     if first.contains("require unique expression names") {
@@ -221,7 +229,9 @@ struct Blank<'a> {
 
 impl Blank<'_> {
     fn holds(&self, node: &impl Spanned) -> bool {
-        self.source.span(node.span()).is_some_and(|s| s.start <= self.span.start && self.span.start < s.end.max(s.start + 1))
+        self.source
+            .span(node.span())
+            .is_some_and(|s| s.start <= self.span.start && self.span.start < s.end.max(s.start + 1))
     }
 }
 
@@ -238,7 +248,9 @@ impl VisitorMut for Blank<'_> {
             let alias = match item {
                 SelectItem::ExprWithAlias { alias, .. } => alias.clone(),
                 SelectItem::UnnamedExpr(Expr::Identifier(name)) => name.clone(),
-                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) if !parts.is_empty() => parts[parts.len() - 1].clone(),
+                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) if !parts.is_empty() => {
+                    parts[parts.len() - 1].clone()
+                }
                 _ => return ControlFlow::Continue(()),
             };
             if matches!(item, SelectItem::ExprWithAlias { expr: Expr::Value(v), .. } if v.value == Value::Null) {

@@ -31,7 +31,8 @@ impl Analyzer {
         let DfStatement::Statement(tree) = inner else { return Ok(()) };
         while let Some((args, alias)) = sql::find_service_inputs(tree) {
             let expanded = self.service_inputs(&args).await;
-            let query = expanded.map_err(|e| vec![query::diagnose(&e, &self.source, span, &query::tables(&self.ctx))])?;
+            let query =
+                expanded.map_err(|e| vec![query::diagnose(&e, &self.source, span, &query::tables(&self.ctx))])?;
             let unnamed = TableAlias { explicit: true, name: Ident::new("service_inputs"), columns: vec![], at: None };
             let alias = Some(alias.unwrap_or(unnamed));
             let derived = TableFactor::Derived { lateral: false, subquery: Box::new(query), alias, sample: None };
@@ -81,10 +82,11 @@ impl Analyzer {
         let _ = self.ctx.deregister_table(REQUEST);
         let output = Arc::new(planned?.schema().as_arrow().clone());
         let mut query = create.query.clone();
+        let times = match_times(&mut query, &request);
         sql::nest_asof_joins(&mut query);
         let columns: Vec<_> = create.request.iter().map(ToString::to_string).collect();
         let sql = format!("FEATURE SERVICE {} ({}) AS {}", create.name, columns.join(", "), create.query);
-        let service = Arc::new(FeatureService { name: create.name.value.clone(), request, query, output, sql });
+        let service = Arc::new(FeatureService { name: create.name.value.clone(), request, query, output, times, sql });
         self.relations.insert(Arc::clone(&service));
         Ok(service)
     }
@@ -124,14 +126,17 @@ impl Analyzer {
     /// One row in, one row out: a plain select over the request.
     fn check_shape(&self, create: &CreateFeatureService, body: &mut Query) -> Found<()> {
         let place = self.place(&create.name);
-        let plain = body.with.is_none() && body.order_by.is_none() && body.limit_clause.is_none() && body.fetch.is_none();
+        let plain =
+            body.with.is_none() && body.order_by.is_none() && body.limit_clause.is_none() && body.fetch.is_none();
         let select_plain = select_of(body).is_some_and(|s| {
             let ungrouped = matches!(&s.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
             s.distinct.is_none() && ungrouped && s.having.is_none() && s.qualify.is_none() && s.selection.is_none()
         });
         if !plain || !select_plain {
             let d = Diagnostic::error("service-shape", "a feature service gives one row for each request", place);
-            return Err(vec![d.help("a plain SELECT … FROM request … ASOF JOIN …: no WHERE, GROUP BY, DISTINCT, ORDER BY or LIMIT")]);
+            return Err(vec![d.help(
+                "a plain SELECT … FROM request … ASOF JOIN …: no WHERE, GROUP BY, DISTINCT, ORDER BY or LIMIT",
+            )]);
         }
         if sql::replace_request(&mut body.body.clone(), sql::table_factor(REQUEST)).is_none() {
             let d = Diagnostic::error("service-shape", "a feature service begins with FROM request", place);
@@ -139,7 +144,10 @@ impl Analyzer {
         }
         let joins = select_of(body).map(|s| s.from[0].joins.as_slice()).unwrap_or_default();
         let multiplying = joins.iter().find(|j| {
-            !matches!(j.join_operator, ast::JoinOperator::AsOf { .. } | ast::JoinOperator::LeftOuter(_) | ast::JoinOperator::Left(_))
+            !matches!(
+                j.join_operator,
+                ast::JoinOperator::AsOf { .. } | ast::JoinOperator::LeftOuter(_) | ast::JoinOperator::Left(_)
+            )
         });
         match multiplying {
             None => Ok(()),
@@ -155,7 +163,8 @@ impl Analyzer {
         let Some(service) = self.relations.get(&create.service.value) else {
             let names = self.relations.names();
             let mut problems = self.unknown(ObjectKind::FeatureService, &create.service, names.iter());
-            problems.extend(self.plan(query::statement_of(create.query.clone()), span).await.err().into_iter().flatten());
+            problems
+                .extend(self.plan(query::statement_of(create.query.clone()), span).await.err().into_iter().flatten());
             return Err(problems);
         };
         self.plan(query::statement_of(create.query.clone()), span).await?;
@@ -180,4 +189,19 @@ impl Analyzer {
         self.training_sets.insert(set.name.clone(), Arc::clone(&set));
         Ok(set)
     }
+}
+
+/// The request's timestamps that a MATCH_CONDITION of the body names.
+fn match_times(query: &mut Query, request: &Schema) -> Vec<String> {
+    let joins = select_of(query).and_then(|s| s.from.first()).map(|f| f.joins.as_slice()).unwrap_or_default();
+    let conditions: Vec<String> = joins
+        .iter()
+        .filter_map(|j| match &j.join_operator {
+            ast::JoinOperator::AsOf { match_condition, .. } => Some(match_condition.to_string()),
+            _ => None,
+        })
+        .collect();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let named = |name: &str| conditions.iter().any(|c| c.split(|c| !is_word(c)).any(|word| word == name));
+    request.fields().iter().map(|f| f.name().clone()).filter(|name| named(name)).collect()
 }

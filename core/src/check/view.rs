@@ -24,7 +24,7 @@ use datafusion::sql::sqlparser::tokenizer as ast_tokens;
 
 use super::query::{self, select_of};
 use super::{Analyzer, Found, Options};
-use crate::aggregate::{Arg, AggregateFunction};
+use crate::aggregate::{AggregateFunction, Arg};
 use crate::asof::{FeatureViewTable, SqlProblem};
 use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Resolution, Window};
 use crate::diagnostic::{Diagnostic, Span, closest};
@@ -63,8 +63,11 @@ impl Analyzer {
         let select = match plain_select(&mut body) {
             Ok(select) => select.clone(),
             Err(what) => {
-                let d = Diagnostic::error("view-shape", format!("a feature view has no {what}"), self.place(&create.name));
-                problems.push(d.help("its body is SELECT … FROM … [WHERE …] [WINDOW …]; put the rest into a subquery in FROM"));
+                let d =
+                    Diagnostic::error("view-shape", format!("a feature view has no {what}"), self.place(&create.name));
+                problems.push(
+                    d.help("its body is SELECT … FROM … [WHERE …] [WINDOW …]; put the rest into a subquery in FROM"),
+                );
                 return Err(problems);
             }
         };
@@ -115,7 +118,9 @@ impl Analyzer {
             match parsed {
                 Ok(micros) => Some(micros),
                 Err(why) => {
-                    problems.push(Diagnostic::error("bad-option", format!("`{key}`: {why}"), option.span).help("like '90 days'"));
+                    problems.push(
+                        Diagnostic::error("bad-option", format!("`{key}`: {why}"), option.span).help("like '90 days'"),
+                    );
                     None
                 }
             }
@@ -190,7 +195,12 @@ impl<'a> Builder<'a> {
             match &definition.1 {
                 NamedWindowExpr::WindowSpec(spec) => drop(self.windows.insert(definition.0.value.clone(), spec)),
                 NamedWindowExpr::NamedWindow(name) => {
-                    self.problem("bad-window", format!("window `{}` has no frame of its own", definition.0), name.span, "");
+                    self.problem(
+                        "bad-window",
+                        format!("window `{}` has no frame of its own", definition.0),
+                        name.span,
+                        "",
+                    );
                 }
             }
         }
@@ -221,7 +231,12 @@ impl<'a> Builder<'a> {
                     let cast = Expr::Cast(datafusion::logical_expr::Cast::new(Box::new(expr), micros));
                     self.columns.push(cast.alias("__time"));
                 }
-                t => self.problem("type-mismatch", format!("the event time `{name}` is {t}"), name.span, "it must be a TIMESTAMP or DATE: CAST it in a subquery in FROM"),
+                t => self.problem(
+                    "type-mismatch",
+                    format!("the event time `{name}` is {t}"),
+                    name.span,
+                    "it must be a TIMESTAMP or DATE: CAST it in a subquery in FROM",
+                ),
             }
         }
         if let Some(name) = &self.create.sequence
@@ -257,7 +272,12 @@ impl<'a> Builder<'a> {
 
     fn latest_item(&mut self, item: &SelectItem) {
         if let SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) = item {
-            self.problem("view-shape", "name the features one by one".into(), item.span(), "`*` would change with the table");
+            self.problem(
+                "view-shape",
+                "name the features one by one".into(),
+                item.span(),
+                "`*` would change with the table",
+            );
             return;
         }
         let Some((name, e)) = self.named(item) else { return };
@@ -295,7 +315,12 @@ impl<'a> Builder<'a> {
             SelectItem::UnnamedExpr(e @ ast::Expr::Identifier(name)) => Some((name.value.clone(), e)),
             SelectItem::UnnamedExpr(e @ ast::Expr::CompoundIdentifier(parts)) => Some((parts.last()?.value.clone(), e)),
             other => {
-                self.problem("unnamed-feature", format!("the feature `{other}` has no name"), other.span(), "add AS name");
+                self.problem(
+                    "unnamed-feature",
+                    format!("the feature `{other}` has no name"),
+                    other.span(),
+                    "add AS name",
+                );
                 None
             }
         }
@@ -305,7 +330,8 @@ impl<'a> Builder<'a> {
     fn aggregate(&mut self, call: &Function) -> Option<usize> {
         let function = self.function(call)?;
         let planned = self.arguments(call)?;
-        let args: Vec<_> = planned.iter().map(|(e, data_type)| Arg { data_type: data_type.clone(), literal: literal(e) }).collect();
+        let args: Vec<_> =
+            planned.iter().map(|(e, data_type)| Arg { data_type: data_type.clone(), literal: literal(e) }).collect();
         let bound = match function.bind(&args) {
             Ok(bound) => bound,
             Err(e) => {
@@ -407,11 +433,17 @@ impl<'a> Builder<'a> {
             },
         };
         if let Some(name) = &spec.window_name {
-            self.problem("bad-window", format!("OVER ({name}) is not OVER {name}"), name.span, "leave the parentheses out");
+            self.problem(
+                "bad-window",
+                format!("OVER ({name}) is not OVER {name}"),
+                name.span,
+                "leave the parentheses out",
+            );
             return None;
         }
         if !spec.partition_by.is_empty() || !spec.order_by.is_empty() {
-            let help = "a view is always partitioned by its entity and ordered by its event time: only RANGE … is needed";
+            let help =
+                "a view is always partitioned by its entity and ordered by its event time: only RANGE … is needed";
             self.problem("bad-window", "PARTITION BY and ORDER BY are given by the view".into(), span, help);
             return None;
         }
@@ -446,15 +478,23 @@ impl<'a> Builder<'a> {
         let span = if self.analyzer.source.span(e.span()).is_some() { e.span() } else { span };
         let unitless = match e {
             ast::Expr::Value(_) => true,
-            ast::Expr::Interval(i) => i.leading_field.is_none() && i.value.to_string().trim_matches('\'').trim().parse::<f64>().is_ok(),
+            ast::Expr::Interval(i) => {
+                i.leading_field.is_none() && i.value.to_string().trim_matches('\'').trim().parse::<f64>().is_ok()
+            }
             _ => false,
         };
         if unitless {
-            self.problem("window-unit", format!("the window length `{e}` has no unit"), span, "write INTERVAL '7 days'");
+            self.problem(
+                "window-unit",
+                format!("the window length `{e}` has no unit"),
+                span,
+                "write INTERVAL '7 days'",
+            );
             return None;
         }
         let (expr, _) = self.expr(e)?;
-        let interval = literal(&expr).and_then(|v| v.cast_to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano)).ok());
+        let interval = literal(&expr)
+            .and_then(|v| v.cast_to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano)).ok());
         let micros = match interval {
             Some(ScalarValue::IntervalMonthDayNano(Some(i))) => interval_micros(i),
             _ => Err("a window length is a constant INTERVAL".into()),
@@ -474,7 +514,8 @@ impl<'a> Builder<'a> {
                 let span = source.span(last).map_or(rest, |s| Span { start: rest.start, end: s.end });
                 let place = query::find_word(source, span, name).unwrap_or(whole);
                 let d = Diagnostic::error("duplicate-feature", format!("`{name}` is given twice"), place);
-                self.problems.push(d.help("give one of them another name with AS; entity and event time are there anyway"));
+                self.problems
+                    .push(d.help("give one of them another name with AS; entity and event time are there anyway"));
             }
             seen.push(name.clone());
         }
@@ -492,7 +533,8 @@ impl<'a> Builder<'a> {
         for window in self.features.iter().filter_map(Feature::window) {
             if let (Some(length), Some(hop)) = (window.length, window.hop)
                 && hop > length
-                && let Some(option) = self.create.options.iter().find(|o| o.key.value.eq_ignore_ascii_case("resolution"))
+                && let Some(option) =
+                    self.create.options.iter().find(|o| o.key.value.eq_ignore_ascii_case("resolution"))
             {
                 let d = Diagnostic::error("bad-option", "`resolution` is longer than a window", option.span);
                 self.problems.push(d);

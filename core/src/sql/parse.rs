@@ -42,10 +42,7 @@ pub fn parse(source: &Source) -> (Vec<Parsed>, Vec<Diagnostic>) {
 
 /// Whether `sql` begins like a statement of this dialect that DataFusion does not know.
 pub fn is_keyword_statement(words: &[&str]) -> bool {
-    matches!(
-        words,
-        ["CREATE" | "DROP", "FEATURE" | "TRAINING" | "MODEL", ..] | ["MATERIALIZE", ..]
-    )
+    matches!(words, ["CREATE" | "DROP", "FEATURE" | "TRAINING" | "MODEL", ..] | ["MATERIALIZE", ..])
 }
 
 fn parse_one(source: &Source, tokens: Vec<TokenWithSpan>) -> ParseResult<Statement> {
@@ -110,10 +107,9 @@ impl Own<'_, '_> {
         self.words(&["FEATURE", "VIEW"])?;
         let name = self.parser.parse_identifier()?;
         self.words(&["ENTITY"])?;
-        let entity = self.parser.parse_parenthesized_column_list(
-            datafusion::sql::sqlparser::parser::IsOptional::Mandatory,
-            false,
-        )?;
+        let entity = self
+            .parser
+            .parse_parenthesized_column_list(datafusion::sql::sqlparser::parser::IsOptional::Mandatory, false)?;
         self.words(&["EVENT", "TIME"])?;
         let event_time = self.parser.parse_identifier()?;
         let sequence = if self.word("SEQUENCE") { Some(self.parser.parse_identifier()?) } else { None };

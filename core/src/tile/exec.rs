@@ -20,7 +20,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_expr::{
-    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, Partitioning, PhysicalExpr, PhysicalSortExpr,
+    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, Partitioning, PhysicalExpr,
+    PhysicalSortExpr,
 };
 use datafusion::physical_plan::execution_plan::{
     Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
@@ -51,7 +52,8 @@ impl TileNode {
     pub fn plan(view: &Arc<FeatureView>, until: Option<Micros>) -> crate::Result<LogicalPlan> {
         let column = |i: usize| Expr::Column(view.events.schema().qualified_field(i).into());
         let known = (0..=view.time_column()).map(|i| column(i).is_not_null());
-        let before = until.map(|t| column(view.time_column()).lt(lit(ScalarValue::TimestampMicrosecond(Some(t), None))));
+        let before =
+            until.map(|t| column(view.time_column()).lt(lit(ScalarValue::TimestampMicrosecond(Some(t), None))));
         let Some(filter) = known.chain(before).reduce(Expr::and) else {
             return Err(crate::Error::internal("a feature view without an event time"));
         };

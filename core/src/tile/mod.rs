@@ -101,7 +101,8 @@ impl Program {
     ///
     /// Errors: [`Data`](crate::ErrorKind::Data) if the bytes are not such a tile.
     pub fn partials<'a>(&self, level: &Level, mut tile: &'a [u8]) -> Result<Vec<&'a [u8]>> {
-        let damaged = || Error::data("a stored tile is damaged or of another version: run MATERIALIZE FEATURE VIEW again");
+        let damaged =
+            || Error::data("a stored tile is damaged or of another version: run MATERIALIZE FEATURE VIEW again");
         let mut take = |n: usize| {
             let (head, tail) = tile.split_at_checked(n).ok_or_else(damaged)?;
             tile = tail;

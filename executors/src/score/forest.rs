@@ -201,9 +201,12 @@ fn check(tree: &Tree, features: usize) -> Result<()> {
     for (number, split) in tree.splits.iter().enumerate() {
         check_split(number, split, features)?;
         for child in [split.left, split.right] {
-            let (seen, index) = if child < 0 { (&mut leaf_seen, !child as usize) } else { (&mut split_seen, child as usize) };
+            let (seen, index) =
+                if child < 0 { (&mut leaf_seen, !child as usize) } else { (&mut split_seen, child as usize) };
             let Some(seen) = seen.get_mut(index) else {
-                return Err(Error::data(format!("split {number} has the child {child}, but there are {splits} splits and {leaves} leaves")));
+                return Err(Error::data(format!(
+                    "split {number} has the child {child}, but there are {splits} splits and {leaves} leaves"
+                )));
             };
             if child >= 0 && index <= number {
                 return Err(Error::data(format!("split {number} leads back to split {index}: a cycle")));
@@ -219,7 +222,10 @@ fn check(tree: &Tree, features: usize) -> Result<()> {
 /// Refuses a split whose own numbers are out of range.
 fn check_split(number: usize, split: &Split, features: usize) -> Result<()> {
     if split.feature as usize >= features {
-        return Err(Error::data(format!("split {number} reads feature {}, but there are {features} features", split.feature)));
+        return Err(Error::data(format!(
+            "split {number} reads feature {}, but there are {features} features",
+            split.feature
+        )));
     }
     if !split.threshold.is_finite() {
         return Err(Error::data(format!("the threshold of split {number} is not a finite number")));

@@ -100,7 +100,10 @@ impl Model {
             )));
         }
         if columns.windows(2).any(|pair| pair[0].len() != pair[1].len()) {
-            return Err(Error::invalid(format!("the features of model `{}` have different numbers of rows", self.name)));
+            return Err(Error::invalid(format!(
+                "the features of model `{}` have different numbers of rows",
+                self.name
+            )));
         }
         Ok(())
     }

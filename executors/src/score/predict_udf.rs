@@ -193,7 +193,9 @@ impl Predict {
     /// There is nothing to run under this name.
     fn unusable(&self, name: &str) -> Error {
         match self.models.features(name) {
-            Some(_) => Error::not_found(format!("model `{name}` is not trained yet: run the job that has its CREATE MODEL")),
+            Some(_) => {
+                Error::not_found(format!("model `{name}` is not trained yet: run the job that has its CREATE MODEL"))
+            }
             None => self.unknown(name),
         }
     }
@@ -201,9 +203,11 @@ impl Predict {
 
 /// The model's name, which must be a string literal for the call to be checked before it runs.
 fn model_name(argument: Option<&ScalarValue>) -> Result<&str> {
-    argument
-        .and_then(|value| value.try_as_str().flatten())
-        .ok_or_else(|| Error::invalid("the first argument of `predict` is the model's name as a string literal, as in `predict('m', a, b)`"))
+    argument.and_then(|value| value.try_as_str().flatten()).ok_or_else(|| {
+        Error::invalid(
+            "the first argument of `predict` is the model's name as a string literal, as in `predict('m', a, b)`",
+        )
+    })
 }
 
 /// The call has too few or too many features. Names tell which, unless the arguments are called otherwise: then places do.
