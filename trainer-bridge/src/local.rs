@@ -75,7 +75,8 @@ async fn run(job: &JobSpec, program: &Program, on_line: &mut (dyn FnMut(&str) + 
 
     let mut command = command(job, program, &contract)?;
     let called = command.as_std().get_program().to_string_lossy().into_owned();
-    let mut group = Group::spawn(&mut command).map_err(|e| cannot_start(&called, e))?;
+    let is_script = matches!(program, Program::Script(_));
+    let mut group = Group::spawn(&mut command).map_err(|e| cannot_start(&called, is_script, e))?;
     let (sender, mut lines) = mpsc::channel(256);
     for stream in group.outputs() {
         tokio::spawn(send_lines(stream, sender.clone()));
@@ -185,9 +186,10 @@ fn die_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_: &mut Command) {}
 
-fn cannot_start(program: &str, error: std::io::Error) -> Error {
+fn cannot_start(program: &str, is_script: bool, error: std::io::Error) -> Error {
     let fix = match error.kind() {
-        std::io::ErrorKind::NotFound => format!("install it, or name another Python in {PYTHON_VARIABLE}"),
+        std::io::ErrorKind::NotFound if is_script => format!("install it, or name another Python in {PYTHON_VARIABLE}"),
+        std::io::ErrorKind::NotFound => "install it or correct its name".to_string(),
         std::io::ErrorKind::PermissionDenied => "make it executable".to_string(),
         _ => "see whether it runs by itself".to_string(),
     };

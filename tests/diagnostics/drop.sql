@@ -1,0 +1,2 @@
+DROP MODEL fraud;
+DROP FEATURE VIEW v;

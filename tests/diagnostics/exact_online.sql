@@ -1,0 +1,4 @@
+CREATE EXTERNAL TABLE payments (id BIGINT, customer VARCHAR, paid_at TIMESTAMP, amount DOUBLE, fraud BOOLEAN)
+STORED AS CSV LOCATION 'payments.csv' OPTIONS ('format.has_header' 'true');
+CREATE FEATURE VIEW v ENTITY (customer) EVENT TIME paid_at WITH (online = true, resolution = 'exact') AS
+SELECT sum(amount) OVER d1 AS a FROM payments WINDOW d1 AS (RANGE INTERVAL '1 day' PRECEDING);

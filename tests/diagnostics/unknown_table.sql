@@ -1,0 +1,4 @@
+SELECT * FROM payment;
+CREATE EXTERNAL TABLE payments (id BIGINT, customer VARCHAR, paid_at TIMESTAMP, amount DOUBLE, fraud BOOLEAN)
+STORED AS CSV LOCATION 'payments.csv' OPTIONS ('format.has_header' 'true');
+SELECT id FROM paymnts;

@@ -1,0 +1,323 @@
+//! The engine against a slow, obvious evaluator: nested loops over rows, straight from the promises of the design.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use datafusion::datasource::MemTable;
+use featurectl::{Extensions, Project, Session};
+use featurectl_core::asof::micros;
+use proptest::prelude::*;
+
+const MINUTE: i64 = 60_000_000;
+const HOUR: i64 = 60 * MINUTE;
+
+#[derive(Debug, Clone)]
+struct Event {
+    key: Option<&'static str>,
+    time: Option<i64>,
+    seq: i64,
+    value: Option<f64>,
+    flag: bool,
+}
+
+/// Times that collide, sit on hops, and sit one microsecond beside them.
+fn time() -> impl Strategy<Value = i64> {
+    let step = prop_oneof![Just(5 * MINUTE), Just(HOUR), Just(MINUTE), Just(7 * MINUTE + 1)];
+    (step, -30i64..60, prop_oneof![8 => Just(0i64), 1 => Just(-1), 1 => Just(1)]).prop_map(|(s, n, d)| s * n + d)
+}
+
+/// One key far more often than the others.
+fn key() -> impl Strategy<Value = Option<&'static str>> {
+    prop_oneof![8 => Just(Some("a")), 3 => Just(Some("b")), 1 => Just(Some("c")), 1 => Just(None)]
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let time = prop_oneof![15 => time().prop_map(Some), 1 => Just(None)];
+    let value = prop_oneof![6 => (-50i32..50).prop_map(|v| Some(f64::from(v) / 4.0)), 1 => Just(None)];
+    let event = (key(), time, value, any::<bool>());
+    prop::collection::vec(event, 0..40).prop_map(|rows| {
+        let event = |(seq, (key, time, value, flag))| Event { key, time, seq: seq as i64, value, flag };
+        rows.into_iter().enumerate().map(event).collect()
+    })
+}
+
+fn requests() -> impl Strategy<Value = Vec<(Option<&'static str>, Option<i64>)>> {
+    prop::collection::vec((key(), prop_oneof![20 => time().prop_map(Some), 1 => Just(None)]), 1..25)
+}
+
+/// (length, hop) of each window; no length: lifetime.
+const WINDOWS: [(Option<i64>, i64); 3] = [(Some(HOUR), 5 * MINUTE), (Some(24 * HOUR), HOUR), (None, 1)];
+const NAMES: [&str; 3] = ["w1", "w2", "w3"];
+const CALLS: [&str; 13] = [
+    "count(*)",
+    "count(v)",
+    "sum(v)",
+    "avg(v)",
+    "min(v)",
+    "max(v)",
+    "stddev(v)",
+    "var_pop(v)",
+    "first_value(v)",
+    "last_value(v)",
+    "approx_percentile_cont(v, 0.5)",
+    "approx_distinct(v)",
+    "sum(v) FILTER (WHERE flag)",
+];
+
+fn view(online: bool) -> String {
+    let features: Vec<String> = NAMES
+        .iter()
+        .flat_map(|w| CALLS.iter().enumerate().map(move |(i, call)| format!("{call} OVER {w} AS {w}_{i}")))
+        .collect();
+    format!(
+        "CREATE FEATURE VIEW v ENTITY (k) EVENT TIME t SEQUENCE s WITH (online = {online}) AS SELECT {} FROM events \
+         WINDOW w1 AS (RANGE INTERVAL '1 hour' PRECEDING), w2 AS (RANGE INTERVAL '1 day' PRECEDING), \
+         w3 AS (RANGE UNBOUNDED PRECEDING)",
+        features.join(", ")
+    )
+}
+
+/// What a call gives over the events of one window; `None` is NULL.
+fn naive(call: usize, window: &[&Event]) -> Option<f64> {
+    let window: Vec<&&Event> = window.iter().filter(|e| call != 12 || e.flag).collect();
+    let mut known: Vec<(i64, i64, f64)> =
+        window.iter().filter_map(|e| e.value.map(|v| (e.time.unwrap_or_default(), e.seq, v))).collect();
+    known.sort_by_key(|(t, s, _)| (*t, *s));
+    let values: Vec<f64> = known.iter().map(|(_, _, v)| *v).collect();
+    let n = values.len() as f64;
+    let some = |v: f64| (!values.is_empty()).then_some(v);
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    let mut sorted = values.clone();
+    sorted.sort_by(f64::total_cmp);
+    match call {
+        0 => Some(window.len() as f64),
+        1 => Some(n),
+        2 | 12 => some(values.iter().sum()),
+        3 => some(mean),
+        4 => sorted.first().copied(),
+        5 => sorted.last().copied(),
+        6 => (n > 1.0).then(|| (squares / (n - 1.0)).sqrt()),
+        7 => some(squares / n),
+        8 => values.first().copied(),
+        9 => values.last().copied(),
+        10 => sorted.get(sorted.len().saturating_sub(1) / 2).copied(),
+        _ => {
+            sorted.dedup();
+            some(sorted.len() as f64)
+        }
+    }
+}
+
+/// [T − w, T) for `>`, (T − w, T] for `>=`; online, the far edge is rounded down to the hop.
+fn window<'a>(
+    events: &'a [Event],
+    key: Option<&str>,
+    at: Option<i64>,
+    (length, hop): (Option<i64>, i64),
+    inclusive: bool,
+    online: bool,
+) -> Vec<&'a Event> {
+    let (Some(key), Some(at)) = (key, at) else { return vec![] };
+    let inside = |t: i64| {
+        let near = if inclusive { t <= at } else { t < at };
+        let far = length.is_none_or(|w| {
+            if online {
+                let edge = at - w + i64::from(inclusive);
+                t >= edge - edge.rem_euclid(hop)
+            } else if inclusive {
+                t > at - w
+            } else {
+                t >= at - w
+            }
+        });
+        near && far
+    };
+    events.iter().filter(|e| e.key == Some(key) && e.time.is_some_and(inside)).collect()
+}
+
+fn tables(session: &Session, events: &[Event], requests: &[(Option<&str>, Option<i64>)]) {
+    let column = |f: fn(&Event) -> Option<f64>| Arc::new(events.iter().map(f).collect::<Float64Array>()) as ArrayRef;
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("k", Arc::new(events.iter().map(|e| e.key).collect::<StringArray>())),
+        ("t", micros(events.iter().map(|e| e.time))),
+        ("s", Arc::new(events.iter().map(|e| Some(e.seq)).collect::<Int64Array>())),
+        ("v", column(|e| e.value)),
+        ("flag", Arc::new(events.iter().map(|e| Some(e.flag)).collect::<BooleanArray>())),
+    ];
+    register(session, "events", columns);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from_iter_values(0..requests.len() as i64))),
+        ("k", Arc::new(requests.iter().map(|r| r.0).collect::<StringArray>())),
+        ("at", micros(requests.iter().map(|r| r.1))),
+    ];
+    register(session, "requests", columns);
+}
+
+fn register(session: &Session, name: &str, columns: Vec<(&str, ArrayRef)>) {
+    let columns = columns.into_iter().map(|(n, a)| (n, a, true));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length");
+    let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).expect("a table");
+    session.context().register_table(name, Arc::new(table)).expect("a new name");
+}
+
+fn joined(op: &str, right: &str) -> String {
+    format!(
+        "SELECT r.id, {right}.* FROM requests r \
+         ASOF JOIN {right} MATCH_CONDITION (r.at {op} {right}.t) ON r.k = {right}.k ORDER BY id"
+    )
+}
+
+fn session() -> Session {
+    Session::open(Project::in_memory(), &Extensions::default()).expect("a session")
+}
+
+async fn query(session: &Session, sql: &str) -> Vec<Vec<Option<f64>>> {
+    let batches = session.sql(sql).await.unwrap_or_else(|e| panic!("{e}\n{sql}"));
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let cells: Vec<ArrayRef> =
+            batch.columns().iter().map(|c| cast(c, &DataType::Float64).expect("a number")).collect();
+        let cell = |c: &ArrayRef, row| c.is_valid(row).then(|| c.as_primitive::<Float64Type>().value(row));
+        rows.extend((0..batch.num_rows()).map(|row| cells.iter().map(|c| cell(c, row)).collect::<Vec<_>>()));
+    }
+    rows
+}
+
+fn close(call: usize, got: Option<f64>, want: Option<f64>) -> bool {
+    match (got, want) {
+        (Some(g), Some(w)) => {
+            let relative = if call == 10 { 0.0101 } else { 1e-9 };
+            (g - w).abs() <= relative * w.abs() + 1e-12
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn block<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_aggregate_over_every_window_is_what_nested_loops_give(
+        events in events(), requests in requests(), inclusive: bool, online: bool,
+    ) {
+        let rows = block(async {
+            let session = session();
+            tables(&session, &events, &requests);
+            query(&session, &format!("{}; {}", view(online), joined(if inclusive { ">=" } else { ">" }, "v"))).await
+        });
+        prop_assert_eq!(rows.len(), requests.len());
+        for (row, (key, at)) in rows.iter().zip(&requests) {
+            for (w, spec) in WINDOWS.iter().enumerate() {
+                let inside = window(&events, *key, *at, *spec, inclusive, online);
+                for call in 0..CALLS.len() {
+                    let (got, want) = (row[1 + w * CALLS.len() + call], naive(call, &inside));
+                    prop_assert!(close(call, got, want), "{} OVER {}: {:?} is not {:?}, at {:?} of {:?}", CALLS[call], NAMES[w], got, want, at, key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_latest_row_is_what_nested_loops_give(
+        events in events(), requests in requests(), op in prop::sample::select(vec![">", ">=", "<", "<="]), ttl: bool,
+    ) {
+        let ttl = ttl && op.starts_with('>');
+        let rows = block(async {
+            let session = session();
+            tables(&session, &events, &requests);
+            if op.starts_with('>') {
+                let with = if ttl { "WITH (ttl = '1 hour')" } else { "" };
+                let view = format!("CREATE FEATURE VIEW v ENTITY (k) EVENT TIME t SEQUENCE s {with} AS SELECT s AS seq, v FROM events");
+                query(&session, &format!("{view}; {}", joined(op, "v"))).await
+            } else {
+                let sql = format!("SELECT r.id, e.s, e.v FROM requests r ASOF JOIN events e MATCH_CONDITION (r.at {op} e.t) ON r.k = e.k ORDER BY id");
+                query(&session, &sql).await
+            }
+        });
+        for (row, (key, at)) in rows.iter().zip(&requests) {
+            let (Some(key), Some(at)) = (key, *at) else {
+                prop_assert_eq!(row[1], None);
+                continue;
+            };
+            let fits = |t: i64| match op {
+                ">" => t < at && (!ttl || t >= at - HOUR),
+                ">=" => t <= at && (!ttl || t > at - HOUR),
+                "<" => t > at,
+                _ => t >= at,
+            };
+            let matching = events.iter().filter(|e| e.key == Some(key) && e.time.is_some_and(fits));
+            let want = if op.starts_with('>') {
+                matching.max_by_key(|e| (e.time, e.seq))
+            } else {
+                matching.min_by(|a, b| tie(a).partial_cmp(&tie(b)).expect("no NaN"))
+            };
+            prop_assert_eq!(row[1], want.map(|e| e.seq as f64));
+            prop_assert_eq!(row[2], want.and_then(|e| e.value));
+        }
+    }
+
+    #[test]
+    fn no_event_after_t_changes_a_feature_at_t(events in events(), key in key(), at in time(), shift in 1i64..HOUR) {
+        let later: Vec<Event> = events
+            .iter()
+            .map(|e| Event { time: e.time.map(|t| if t >= at { t + shift } else { t }), ..e.clone() })
+            .collect();
+        let one = |events: &[Event]| block(async {
+            let session = session();
+            tables(&session, events, &[(key, Some(at))]);
+            query(&session, &format!("{}; {}", view(true), joined(">", "v"))).await
+        });
+        prop_assert_eq!(one(&events), one(&later));
+    }
+}
+
+/// Without a sequence, of tied rows of a table the smallest by all columns is the first.
+fn tie(e: &Event) -> (i64, i64) {
+    (e.time.unwrap_or_default(), e.seq)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_online_store_gives_what_the_offline_join_gives(events in events(), requests in requests()) {
+        let newest = events.iter().filter_map(|e| e.time).max().unwrap_or_default();
+        // Serving is for now: no request is older than the newest event.
+        let requests: Vec<_> = requests.iter().map(|(k, t)| (*k, t.map(|t| newest + 1 + t.rem_euclid(30 * HOUR)))).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        let (offline, online) = block(async {
+            let project = Project::at(folder.path());
+            let session = Session::open(project.clone(), &Extensions::default()).expect("a session");
+            tables(&session, &events, &requests);
+            let service = "CREATE FEATURE SERVICE s (id BIGINT, k VARCHAR, at TIMESTAMP) AS \
+                SELECT r.id, v.* FROM request r ASOF JOIN v MATCH_CONDITION (r.at > v.t) ON r.k = v.k";
+            let batch = session.sql("SELECT * FROM requests").await.expect("rows");
+            let sql = format!(
+                "CREATE VIEW dummy AS SELECT * FROM events; {}; {service}; MATERIALIZE FEATURE VIEW v; {}",
+                view(true).replace("FROM events", "FROM dummy"),
+                joined(">", "v")
+            );
+            let offline = query(&session, &sql).await;
+            let serving = Session::open_serving(project, &Extensions::default()).await.expect("a serving session");
+            let online = serving.read_service("s", batch[0].clone()).await.expect("features");
+            let columns: Vec<ArrayRef> = online[0].columns()[2..].iter().map(|c| cast(c, &DataType::Float64).expect("a number")).collect();
+            let cell = |c: &ArrayRef, row| c.is_valid(row).then(|| c.as_primitive::<Float64Type>().value(row));
+            let online: Vec<Vec<Option<f64>>> =
+                (0..online[0].num_rows()).map(|row| columns.iter().map(|c| cell(c, row)).collect()).collect();
+            (offline, online)
+        });
+        for (off, on) in offline.iter().zip(&online) {
+            for (i, (a, b)) in off.iter().zip(on).enumerate() {
+                prop_assert!(close(0, *b, *a), "column {}: online {:?}, offline {:?}", i, b, a);
+            }
+        }
+    }
+}

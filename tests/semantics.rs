@@ -1,0 +1,53 @@
+//! SQL semantics as sqllogictest files, in `tests/slt/`.
+
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use featurectl::{Error, Extensions, Project, Session};
+use sqllogictest::{DBOutput, DefaultColumnType, Runner};
+
+struct Engine(Session);
+
+impl sqllogictest::AsyncDB for Engine {
+    type Error = Error;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
+        let batches = self.0.sql(sql).await?;
+        let Some(first) = batches.first() else { return Ok(DBOutput::StatementComplete(0)) };
+        let types = vec![DefaultColumnType::Any; first.num_columns()];
+        Ok(DBOutput::Rows { types, rows: batches.iter().flat_map(cells).collect() })
+    }
+
+    async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &str {
+        "featurectl"
+    }
+}
+
+fn cells(batch: &RecordBatch) -> Vec<Vec<String>> {
+    let options = FormatOptions::default().with_null("NULL");
+    let formatter = |c| ArrayFormatter::try_new(c, &options).expect("a printable column");
+    let columns: Vec<_> = batch.columns().iter().map(|c| formatter(c.as_ref())).collect();
+    (0..batch.num_rows()).map(|row| columns.iter().map(|c| c.value(row).to_string()).collect()).collect()
+}
+
+#[test]
+fn sql_means_what_the_files_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder).expect("the files").map(|e| e.expect("an entry").path()).collect();
+    files.retain(|f| f.extension().is_some_and(|x| x == "slt"));
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let store = tempfile::tempdir().expect("a folder");
+        let project = || Project { store: store.path().into(), ..Project::at(&folder) };
+        let mut runner = Runner::new(|| async { Ok(Engine(Session::open(project(), &Extensions::default())?)) });
+        let result = runtime.block_on(runner.run_file_async(&file));
+        result.unwrap_or_else(|e| panic!("{}", e.display(false)));
+    }
+}
