@@ -20,6 +20,8 @@ pub struct Project {
     /// Values of `${name}`.
     pub variables: BTreeMap<String, String>,
     pub(crate) options: LocalOptions,
+    /// Whether nothing may be kept.
+    pub(crate) ephemeral: bool,
 }
 
 /// `featurectl.toml`.
@@ -42,16 +44,16 @@ struct Profile {
 }
 
 impl Project {
-    /// A project for queries only, whose store is a folder that is never made.
+    /// A project for queries only: definitions last as long as the session, and nothing is written.
     pub fn in_memory() -> Self {
-        let root = PathBuf::from(".");
-        Self { store: root.join(".featurectl"), root, variables: BTreeMap::new(), options: LocalOptions::default() }
+        Self { ephemeral: true, ..Self::at(".") }
     }
 
     /// A project without a configuration file: the store is `.featurectl` in `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { store: root.join(".featurectl"), root, variables: BTreeMap::new(), options: LocalOptions::default() }
+        let (variables, options) = (BTreeMap::new(), LocalOptions::default());
+        Self { store: root.join(".featurectl"), root, variables, options, ephemeral: false }
     }
 
     /// The project of a folder: that of the nearest `featurectl.toml` at or above it, or else the folder itself.
@@ -97,6 +99,7 @@ impl Project {
             options: LocalOptions { threads: chosen.threads, memory_bytes: chosen.memory_mb.map(|m| m << 20) },
             variables: chosen.variables,
             root: project.root,
+            ephemeral: false,
         })
     }
 }
