@@ -45,7 +45,11 @@ fn sql_means_what_the_files_say() {
     assert!(!files.is_empty());
     for file in files {
         let store = tempfile::tempdir().expect("a folder");
-        let project = || Project { store: store.path().into(), ..Project::at(&folder) };
+        let project = || {
+            let mut project = Project::at(&folder);
+            project.store = store.path().into();
+            project
+        };
         let mut runner = Runner::new(|| async { Ok(Engine(Session::open(project(), &Extensions::default())?)) });
         let result = runtime.block_on(runner.run_file_async(&file));
         result.unwrap_or_else(|e| panic!("{}", e.display(false)));

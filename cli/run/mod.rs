@@ -89,8 +89,13 @@ pub(crate) async fn run(session: &Session, job: &Job, emit: OnEvent<'_>) -> Resu
         return Err(Error::invalid(format!("{} has problems: featurectl check {0}", job.source.name)));
     }
     let started = Instant::now();
-    let writes =
-        job.statements.iter().any(|(_, c)| !matches!(c, Checked::Query(_) | Checked::Table { .. } | Checked::Session));
+    let stores = |c: &Checked| !matches!(c, Checked::Query(_) | Checked::Table { .. } | Checked::Session);
+    let defines = |c: &Checked| matches!(c, Checked::View(_) | Checked::Service(_));
+    let ephemeral = session.project.ephemeral;
+    if ephemeral && job.statements.iter().any(|(_, c)| stores(c) && !defines(c)) {
+        return Err(Error::invalid("a session in memory keeps nothing: open it with Project::at(folder)"));
+    }
+    let writes = !ephemeral && job.statements.iter().any(|(_, c)| stores(c));
     let _lock = writes.then(|| session.registry.lock()).transpose()?;
     let id = uuid::Uuid::now_v7().simple().to_string();
     let mut run = Run { session, id, steps: vec![], emit };
@@ -119,6 +124,7 @@ impl Run<'_> {
                 None => Ok(()),
             },
             Checked::Table { .. } | Checked::Session => Ok(()),
+            Checked::View(_) | Checked::Service(_) if !keep => Ok(()),
             Checked::View(view) => {
                 let upstream = upstream(&lineage(&view.events)?);
                 let features = view.features.iter().map(|f| (f.field.name().clone(), f.field.data_type().to_string()));
