@@ -9,6 +9,7 @@ use sqllogictest::{DBOutput, DefaultColumnType, Runner};
 
 struct Engine(Session);
 
+#[async_trait::async_trait]
 impl sqllogictest::AsyncDB for Engine {
     type Error = Error;
     type ColumnType = DefaultColumnType;
