@@ -253,8 +253,8 @@ struct World {
 }
 
 impl Outside for World {
-    fn locate(&self, location: &str) -> Result<String> {
-        connectors::locate(&self.root, location)
+    fn locate(&self, location: &str, format: &str) -> Result<String> {
+        connectors::locate(&self.root, location, format)
     }
 
     fn declare_model(&self, name: &str, features: &[String]) {

@@ -128,7 +128,7 @@ fn bad_input_names_the_place_and_the_fix() {
     fails(at, &["run", "."], 1, &["is a folder"]);
     fails(at, &["run", "job.sql", "--profile", "defalt"], 1, &["did you mean `default`?"]);
     job(at, "CREATE EXTERNAL TABLE p STORED AS CSV LOCATION 'data/payment.csv'");
-    fails(at, &["run", "test.sql"], 1, &["test.sql:1:50", "did you mean `payments.csv`?"]);
+    fails(at, &["run", "test.sql"], 1, &["test.sql:1:49", "did you mean `payments.csv`?"]);
     std::fs::write(at.join("data/broken.parquet"), b"PAR1 this is no Parquet file PAR1").expect("a file");
     job(at, "CREATE EXTERNAL TABLE p STORED AS PARQUET LOCATION 'data/broken.parquet'");
     fails(at, &["run", "test.sql"], 1, &["table `p` can't be read", "test.sql:1:"]);
@@ -194,7 +194,7 @@ assert rows.num_rows == 4000, rows.num_rows\n\
 frame = polars.from_arrow(rows)\n\
 assert frame['ratio_7d'].null_count() < 4000\n\
 files = [path + '/fraud_set/' + f for f in deltalake.DeltaTable(path + '/fraud_set').files()] if hasattr(deltalake.DeltaTable, 'files') else deltalake.DeltaTable(path + '/fraud_set').file_uris()\n\
-total = duckdb.sql('SELECT count(*), sum(amount) FROM read_parquet(' + repr(files) + ')').fetchone()\n\
+total = duckdb.connect().execute('SELECT count(*), sum(amount) FROM read_parquet(' + repr(files) + ')').fetchone()\n\
 assert total[0] == 4000 and abs(total[1] - frame['amount'].sum()) < 1e-6, total\n\
 print('ok')\n";
     let output = Command::new(python)

@@ -1,5 +1,7 @@
 //! Files and folders of files.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,8 +21,9 @@ pub fn register_formats(ctx: &SessionContext) {
 
 /// The full path of a location that a user wrote relative to `root`; a URL is left as it is.
 ///
-/// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is no such file or folder.
-pub fn locate(root: &Path, location: &str) -> Result<String> {
+/// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is no such file or folder,
+/// [`Data`](featurectl_core::ErrorKind::Data) if the file is empty or, for `PARQUET`, has no footer.
+pub fn locate(root: &Path, location: &str, format: &str) -> Result<String> {
     if location.contains("://") {
         return Ok(location.to_string());
     }
@@ -31,13 +34,30 @@ pub fn locate(root: &Path, location: &str) -> Result<String> {
             return Err(Error::data(format!("{} is empty", path.display())));
         }
         if meta.is_file() {
-            std::fs::File::open(&path).map_err(|e| Error::from(e).context(format!("opening {}", path.display())))?;
+            let doing = || format!("opening {}", path.display());
+            let file = File::open(&path).map_err(|e| Error::from(e).context(doing()))?;
+            if format.eq_ignore_ascii_case("parquet") {
+                check_parquet(file, meta.len()).map_err(|e| e.context(doing()))?;
+            }
         }
         if meta.is_dir() {
             return Ok(format!("{}/", path.display()));
         }
     }
     Ok(path.display().to_string())
+}
+
+/// A Parquet file ends with its footer, the footer's length and `PAR1`. A damaged length must not reach the reader.
+fn check_parquet(mut file: File, len: u64) -> Result<()> {
+    let damaged = || Error::data("this is no Parquet file, or it is damaged: its footer is missing");
+    if len < 12 {
+        return Err(damaged());
+    }
+    let mut end = [0; 8];
+    file.seek(SeekFrom::End(-8))?;
+    file.read_exact(&mut end)?;
+    let footer = u64::from(u32::from_le_bytes([end[0], end[1], end[2], end[3]]));
+    if &end[4..] == b"PAR1" && footer + 12 <= len { Ok(()) } else { Err(damaged()) }
 }
 
 fn missing(path: &Path, e: &std::io::Error) -> Error {

@@ -131,7 +131,11 @@ impl From<datafusion::error::DataFusionError> for Error {
             Df::External(e) => e.downcast_ref::<Error>().map_or(ErrorKind::Internal, Error::kind),
             _ => ErrorKind::Internal,
         };
-        Self::new(kind, root.strip_backtrace()).with_source(e)
+        let message = match root {
+            Df::External(inner) => inner.to_string(),
+            other => other.strip_backtrace(),
+        };
+        Self::new(kind, message).with_source(e)
     }
 }
 

@@ -69,10 +69,11 @@ pub struct Copy {
 
 /// What the outside world tells the analyzer.
 pub trait Outside: Send + Sync {
-    /// The full URL or path of a location as a user writes it.
+    /// The full URL or path of a location as a user writes it, for a table of `format`: `PARQUET`.
     ///
-    /// Errors: [`NotFound`](crate::ErrorKind::NotFound) if there is nothing there.
-    fn locate(&self, location: &str) -> crate::Result<String>;
+    /// Errors: [`NotFound`](crate::ErrorKind::NotFound) if there is nothing there, [`Data`](crate::ErrorKind::Data) if
+    /// it is plainly not of that format.
+    fn locate(&self, location: &str, format: &str) -> crate::Result<String>;
     /// Makes `name` known to `predict`, with its features; it may not be trained yet.
     fn declare_model(&self, name: &str, features: &[String]);
     /// The features of a model known to `predict`.
@@ -218,7 +219,7 @@ impl Analyzer {
         let mut table = as_written.clone();
         let outcome = async {
             for location in &mut table.locations {
-                *location = self.outside.locate(location)?;
+                *location = self.outside.locate(location, &as_written.file_type)?;
             }
             let plan = self.ctx.state().statement_to_plan(DfStatement::CreateExternalTable(table.clone())).await?;
             self.ctx.execute_logical_plan(plan).await
