@@ -5,6 +5,7 @@
 //!              └───────────── Registry: definitions, hashes, runs ─────────────┘
 //! ```
 
+pub mod conformance;
 mod embedded;
 mod offline;
 mod registry;

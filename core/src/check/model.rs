@@ -19,8 +19,16 @@ impl Analyzer {
             return Err(problems);
         };
         let label_type = self.check_label(&set, &create.label, &mut problems);
-        if let Some(split) = &create.split {
-            self.check_split(&set, split, &mut problems);
+        match &create.split {
+            Some(split) => self.check_split(&set, split, &mut problems),
+            None => {
+                let d = Diagnostic::error(
+                    "missing-split",
+                    "a model needs data to be measured on",
+                    self.place(&create.name),
+                );
+                problems.push(d.help("add SPLIT BY TIME column (train 0.7, validation 0.15, test 0.15)"));
+            }
         }
         self.check_features(&set, create, &mut problems);
         if !problems.is_empty() {

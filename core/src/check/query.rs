@@ -177,6 +177,14 @@ fn text_diagnostic(text: &str, source: &Source, span: Span, tables: &[String]) -
             .map(|n| format!("did you mean `{n}`?"));
         return d;
     }
+    if let Some(name) =
+        first.split("Function ").nth(1).and_then(quoted).filter(|_| text.contains("failed to match any signature"))
+    {
+        let why = text.split("errors: ").nth(1).and_then(|t| t.split(" (DataType").next()).unwrap_or_default();
+        let why = why.strip_prefix("Error during planning: ").unwrap_or(why);
+        let d = Diagnostic::error("wrong-arguments", format!("wrong arguments of `{name}`"), span);
+        return if why.is_empty() { d } else { d.help(why) };
+    }
     if first.contains("require unique expression names") {
         let name = text.split('"').nth(1).unwrap_or_default();
         let name = name.rsplit('.').next().unwrap_or(name);

@@ -1,0 +1,123 @@
+//! What every [`OnlineStore`] promises, as a test: call [`conformance`] with a store, also one that has other content.
+//!
+//! It panics at the first broken promise and removes what it wrote.
+
+use featurectl_core::{OnlineStore, Tile, TileKey, TileRange};
+
+/// Everything the suite writes is below this partition.
+const SPACE: &[u8] = b"conformance\0\xFF";
+
+/// Checks all promises of the contract.
+///
+/// # Panics
+/// If the store breaks one.
+pub async fn conformance(store: &dyn OnlineStore) {
+    clear(store).await;
+    newer_positions_win(store).await;
+    ranges_are_exact(store).await;
+    batches_keep_their_order(store).await;
+    expired_tiles_are_not_read(store).await;
+    big_and_many_tiles_are_kept(store).await;
+    removal_takes_the_prefix_and_nothing_else(store).await;
+}
+
+async fn clear(store: &dyn OnlineStore) {
+    store.remove(SPACE).await.expect("tiles can be removed");
+}
+
+fn partition(name: &[u8]) -> Vec<u8> {
+    [SPACE, name].concat()
+}
+
+fn tile(name: &[u8], length: i64, start: i64, writer: &str, position: u64) -> Tile {
+    Tile {
+        key: TileKey { partition: partition(name), length, start, writer: writer.into() },
+        position: position.into(),
+        last_event: start.saturating_add(1),
+        expires_at: None,
+        partial: format!("{start} {writer} {position}").into_bytes(),
+    }
+}
+
+fn range(name: &[u8], length: i64, start: i64, end: i64) -> TileRange {
+    TileRange { partition: partition(name), length, start, end }
+}
+
+async fn put(store: &dyn OnlineStore, tiles: Vec<Tile>) -> usize {
+    store.put(tiles).await.expect("tiles can be written")
+}
+
+async fn read(store: &dyn OnlineStore, range: TileRange) -> Vec<Tile> {
+    store.read(&[range], 0).await.expect("tiles can be read").remove(0)
+}
+
+async fn newer_positions_win(store: &dyn OnlineStore) {
+    assert_eq!(put(store, vec![]).await, 0, "an empty write");
+    assert_eq!(put(store, vec![tile(b"p", 10, 0, "w", 5)]).await, 1, "the first write");
+    assert_eq!(put(store, vec![tile(b"p", 10, 0, "w", 5)]).await, 0, "the same position again");
+    assert_eq!(put(store, vec![tile(b"p", 10, 0, "w", 4)]).await, 0, "an older position");
+    assert_eq!(read(store, range(b"p", 10, 0, 1)).await, [tile(b"p", 10, 0, "w", 5)]);
+    assert_eq!(
+        put(store, vec![tile(b"p", 10, 0, "w", 6), tile(b"p", 10, 0, "v", 1)]).await,
+        2,
+        "newer, and another writer"
+    );
+    assert_eq!(read(store, range(b"p", 10, 0, 1)).await, [tile(b"p", 10, 0, "v", 1), tile(b"p", 10, 0, "w", 6)]);
+    clear(store).await;
+}
+
+async fn ranges_are_exact(store: &dyn OnlineStore) {
+    let starts = [i64::MIN, -20, -10, 0, 10, 20];
+    let mut all: Vec<Tile> = starts.iter().map(|s| tile(b"r", 10, *s, "w", 1)).collect();
+    all.push(tile(b"r", i64::MAX, i64::MIN, "w", 1));
+    all.push(tile(b"r\0", 10, 0, "w", 1));
+    all.push(tile(b"r\xFF", 10, 0, "w", 1));
+    all.push(tile(b"", 10, 0, "w", 1));
+    all.reverse();
+    put(store, all).await;
+    let found = async |a, b| read(store, range(b"r", 10, a, b)).await.iter().map(|t| t.key.start).collect::<Vec<_>>();
+    assert_eq!(found(-10, 10).await, [-10, 0], "the start is in, the end is not, in order");
+    assert_eq!(found(-11, 11).await, [-10, 0, 10]);
+    assert_eq!(found(i64::MIN, i64::MAX).await, starts, "all of this length and partition, and no others");
+    assert_eq!(found(10, 10).await, [0; 0], "an empty range");
+    assert_eq!(found(20, 10).await, [0; 0], "a range that ends before it starts");
+    let lifetime = read(store, range(b"r", i64::MAX, i64::MIN, 0)).await;
+    assert_eq!(lifetime, [tile(b"r", i64::MAX, i64::MIN, "w", 1)], "the tile of a lifetime");
+    clear(store).await;
+}
+
+async fn batches_keep_their_order(store: &dyn OnlineStore) {
+    put(store, (0..9).map(|i| tile(b"b", 10, i * 10, "w", 1)).collect()).await;
+    let ranges = [range(b"b", 10, 50, 70), range(b"none", 10, 0, 90), range(b"b", 10, 0, 10), range(b"b", 10, 50, 70)];
+    let found = store.read(&ranges, 0).await.expect("tiles can be read");
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0, 1, 2]);
+    assert_eq!(store.read(&[], 0).await.expect("no ranges"), Vec::<Vec<Tile>>::new());
+    clear(store).await;
+}
+
+async fn expired_tiles_are_not_read(store: &dyn OnlineStore) {
+    put(store, vec![Tile { expires_at: Some(100), ..tile(b"t", 10, 0, "w", 1) }]).await;
+    let count = async |now| store.read(&[range(b"t", 10, 0, 1)], now).await.expect("tiles can be read")[0].len();
+    assert_eq!([count(99).await, count(100).await, count(101).await], [1, 0, 0], "gone from its expiry on");
+    clear(store).await;
+}
+
+async fn big_and_many_tiles_are_kept(store: &dyn OnlineStore) {
+    let big = Tile { partial: (0..300_000u32).map(|i| i as u8).collect(), ..tile(b"big", 10, 0, "w", 1) };
+    put(store, vec![big.clone()]).await;
+    assert_eq!(read(store, range(b"big", 10, 0, 1)).await, [big]);
+    let many: Vec<Tile> = (0..10_000).map(|i| tile(b"many", 10, i * 10, "w", 1)).collect();
+    assert_eq!(put(store, many.clone()).await, 10_000);
+    assert_eq!(put(store, many.clone()).await, 0, "writing the same again changes nothing");
+    assert_eq!(read(store, range(b"many", 10, 0, i64::MAX)).await, many);
+    clear(store).await;
+}
+
+async fn removal_takes_the_prefix_and_nothing_else(store: &dyn OnlineStore) {
+    let names: [&[u8]; 4] = [b"x", b"x\0", b"xy", b"y"];
+    put(store, names.iter().map(|n| tile(n, 10, 0, "w", 1)).collect()).await;
+    assert_eq!(store.remove(&partition(b"x")).await.expect("tiles can be removed"), 3);
+    assert_eq!(store.remove(&partition(b"x")).await.expect("nothing left"), 0);
+    assert_eq!(read(store, range(b"y", 10, 0, 1)).await.len(), 1);
+    clear(store).await;
+}

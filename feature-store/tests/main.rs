@@ -1,0 +1,97 @@
+//! The embedded store: the contract, several processes, damage, and crashes.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use featurectl_core::{ErrorKind, OnlineStore, Tile, TileKey, TileRange};
+use featurectl_feature_store::{EmbeddedStore, conformance::conformance};
+
+fn tile(batch: u64, i: u64) -> Tile {
+    let key =
+        TileKey { partition: b"crash".to_vec(), length: 10, start: (batch * 100 + i) as i64 * 10, writer: "w".into() };
+    Tile { key, position: 1.into(), last_event: 0, expires_at: None, partial: vec![i as u8; 200] }
+}
+
+#[tokio::test]
+async fn the_embedded_store_conforms_also_when_it_has_other_content() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = EmbeddedStore::open(folder.path().join("a/online.redb")).expect("a store");
+    conformance(&store).await;
+    store.put(vec![tile(1, 1)]).await.expect("a write");
+    conformance(&store).await;
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_opening_again_and_readers_share() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("online.redb");
+    let missing = EmbeddedStore::open_read_only(&path).expect_err("there is no file");
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let store = EmbeddedStore::open(&path).expect("a store");
+    store.put(vec![tile(1, 1)]).await.expect("a write");
+    let second = EmbeddedStore::open(&path).expect_err("it is open");
+    assert_eq!(second.kind(), ErrorKind::Conflict, "{second}");
+    drop(store);
+    let readers: Vec<_> = (0..2).map(|_| EmbeddedStore::open_read_only(&path).expect("a reader")).collect();
+    for reader in &readers {
+        let range = TileRange { partition: b"crash".to_vec(), length: 10, start: 0, end: i64::MAX };
+        assert_eq!(reader.read(&[range], 0).await.expect("a read"), [[tile(1, 1)]]);
+        assert_eq!(reader.put(vec![tile(1, 2)]).await.expect_err("read only").kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_store_is_a_clear_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("online.redb");
+    std::fs::write(&path, vec![7; 10_000]).expect("a file");
+    let error = EmbeddedStore::open(&path).expect_err("it is no store");
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+    assert!(error.to_string().contains("MATERIALIZE again"), "{error}");
+}
+
+const CHILD: &str = "FEATURECTL_TEST_CRASH_STORE";
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+async fn crash_child() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let store = EmbeddedStore::open(std::path::PathBuf::from(path)).expect("a store");
+    let first: u64 = std::env::var("FEATURECTL_TEST_FIRST").ok().and_then(|f| f.parse().ok()).unwrap_or_default();
+    for batch in first.. {
+        store.put((0..100).map(|i| tile(batch, i)).collect()).await.expect("a write");
+        println!("acked {batch}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("online.redb");
+    let mut acked = 0;
+    for kill in 0..22u64 {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "crash_child", "--nocapture"])
+            .env(CHILD, &path)
+            .env("FEATURECTL_TEST_FIRST", (acked + 1).to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let out = BufReader::new(child.stdout.take().expect("its output"));
+        let reader = std::thread::spawn(move || {
+            let number = |line: String| line.rsplit_once("acked ").and_then(|(_, n)| n.trim().parse::<u64>().ok());
+            out.lines().map_while(Result::ok).filter_map(number).last()
+        });
+        std::thread::sleep(Duration::from_millis(60 + kill * 53 % 170));
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+        acked = reader.join().expect("its lines").unwrap_or(acked);
+        let store = EmbeddedStore::open(&path).expect("the store opens after a kill");
+        let range = TileRange { partition: b"crash".to_vec(), length: 10, start: 1000, end: (acked as i64 + 1) * 1000 };
+        let found = store.read(&[range], 0).await.expect("a read").remove(0);
+        let wanted: Vec<Tile> = (1..=acked).flat_map(|batch| (0..100).map(move |i| tile(batch, i))).collect();
+        assert!(found == wanted, "{} of {} acknowledged tiles after kill {kill}", found.len(), wanted.len());
+    }
+    assert!(acked > 20, "only {acked} batches were acknowledged");
+}
