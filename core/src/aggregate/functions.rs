@@ -24,6 +24,8 @@ pub struct Arg {
     pub literal: Option<ScalarValue>,
 }
 
+/// Binds a built-in function, which goes by several names.
+type BuiltIn = fn(&'static str, &[Arg]) -> Result<Arc<dyn Aggregator>>;
 type Bind = dyn Fn(&[Arg]) -> Result<Arc<dyn Aggregator>> + Send + Sync;
 
 /// An aggregation function: a name, and how to bind it to the types of its arguments.
@@ -91,7 +93,7 @@ impl Functions {
 impl Default for Functions {
     fn default() -> Self {
         let mut all = Self(BTreeMap::new());
-        let mut add = |names: &[&'static str], bind: fn(&'static str, &[Arg]) -> Result<Arc<dyn Aggregator>>| {
+        let mut add = |names: &[&'static str], bind: BuiltIn| {
             for &name in names {
                 all.insert(AggregateFunction::new(name, move |args| bind(name, args)));
             }

@@ -183,7 +183,7 @@ impl Analyzer {
                 self.give(ObjectKind::Model, &m.name)?;
                 self.model(m).map(Checked::Model)
             }
-            Statement::Materialize { view, until } => self.materialize(view, until.as_ref()),
+            Statement::Materialize { view, until } => self.materialize(view, until.as_deref()),
             Statement::Copy(c) => self.copy(c, parsed.span).await.map(Checked::Copy),
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists),
             Statement::Query(q) => self.plan(q.as_ref().clone(), parsed.span).await.map(Checked::Query),

@@ -59,7 +59,7 @@ pub(super) async fn try_plan(ctx: &SessionContext, statement: DfStatement) -> Df
     if let LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Copy(_) = plan {
         return Ok(plan);
     }
-    state.analyzer().execute_and_check(plan.clone(), &state.config_options(), |_, _| {})?;
+    state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})?;
     Ok(plan)
 }
 

@@ -38,7 +38,7 @@ pub enum Statement {
     /// `CREATE MODEL`.
     Model(Box<CreateModel>),
     /// `MATERIALIZE FEATURE VIEW name [UNTIL time]`.
-    Materialize { view: Ident, until: Option<Expr> },
+    Materialize { view: Ident, until: Option<Box<Expr>> },
     /// `COPY (query) TO 'path'`.
     Copy(Box<CopyToStatement>),
     /// `DROP FEATURE VIEW | FEATURE SERVICE | TRAINING SET | MODEL [IF EXISTS] name`.

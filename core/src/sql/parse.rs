@@ -184,7 +184,7 @@ impl Own<'_, '_> {
     fn materialize(&mut self) -> ParseResult<Statement> {
         self.words(&["FEATURE", "VIEW"])?;
         let view = self.parser.parse_identifier()?;
-        let until = if self.word("UNTIL") { Some(self.parser.parse_expr()?) } else { None };
+        let until = if self.word("UNTIL") { Some(Box::new(self.parser.parse_expr()?)) } else { None };
         Ok(Statement::Materialize { view, until })
     }
 
