@@ -291,7 +291,7 @@ proptest! {
     fn the_online_store_gives_what_the_offline_join_gives(events in events(), requests in requests()) {
         let newest = events.iter().filter_map(|e| e.time).max().unwrap_or_default();
         // Serving is for now: no request is older than the newest event.
-        let requests: Vec<_> = requests.iter().map(|(k, t)| (*k, t.map(|t| newest + 1 + t.rem_euclid(30 * HOUR)))).collect();
+        let requests: Vec<_> = requests.iter().map(|(k, t)| (*k, t.map(|t| newest + 1 + t.rem_euclid(60 * HOUR)))).collect();
         let folder = tempfile::tempdir().expect("a folder");
         let (offline, online) = block(async {
             let project = Project::at(folder.path());
@@ -302,7 +302,7 @@ proptest! {
             let batch = session.sql("SELECT * FROM requests").await.expect("rows");
             let sql = format!(
                 "CREATE VIEW dummy AS SELECT * FROM events; {}; {service}; MATERIALIZE FEATURE VIEW v; {}",
-                view(true).replace("FROM events", "FROM dummy"),
+                view(true).replace("FROM events", "FROM dummy").replace("online = true", "online = true, ttl = '25 hours'"),
                 joined(">", "v")
             );
             let offline = query(&session, &sql).await;

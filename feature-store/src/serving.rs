@@ -112,7 +112,7 @@ pub async fn put_tiles(
             key: TileKey { partition, length, start, writer: WRITER.into() },
             position: Position::from(events.value(row) as u64),
             last_event: last.value(row),
-            expires_at: view.ttl.map(|ttl| expiry(start, length, last.value(row), ttl)),
+            expires_at: expiry(view, start, length, last.value(row)),
             partial: partial.value(row).to_vec(),
         });
     }
@@ -121,10 +121,15 @@ pub async fn put_tiles(
     Ok(n)
 }
 
-/// A tile is forgotten `ttl` after its end; the one tile of a lifetime, `ttl` after its last event.
-fn expiry(start: Micros, length: Micros, last: Micros, ttl: Micros) -> Micros {
-    let end = if length == Micros::MAX { last } else { start.saturating_add(length) };
-    end.saturating_add(ttl).saturating_add(1)
+/// A tile is forgotten `ttl` after its end, a latest row `ttl` after its time. A lifetime window never forgets, so
+/// neither does its tile.
+fn expiry(view: &FeatureView, start: Micros, length: Micros, last: Micros) -> Option<Micros> {
+    let end = match (length, view.is_latest()) {
+        (Micros::MAX, true) => last,
+        (Micros::MAX, false) => return None,
+        _ => start.saturating_add(length),
+    };
+    view.ttl.map(|ttl| end.saturating_add(ttl).saturating_add(1))
 }
 
 /// Generation and key as bytes, for each row; `None` where a key is NULL.
