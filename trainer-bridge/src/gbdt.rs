@@ -58,7 +58,9 @@ const TASK: &[&str] = &["label", "features", "objective"];
 /// What SageMaker adds for its own use begins with this.
 const RESERVED_PREFIX: &str = "sagemaker_";
 
+/// The channel the trees learn from.
 const TRAIN: &str = "train";
+/// The channel that decides when to stop.
 const VALIDATION: &str = "validation";
 
 /// Runs the program and returns its exit code: 0, or 1 after writing the reason to `output/failure` and stderr.
@@ -89,6 +91,7 @@ pub fn check_hyperparameters(typed: &BTreeMap<String, String>) -> Result<()> {
     Settings::parse(typed).map(|_| ())
 }
 
+/// From the folders of the contract to a model and its report; nothing is written before the training is done.
 fn train(contract: &Contract) -> Result<()> {
     let typed = contract.hyperparameters()?;
     let settings = Settings::parse(&typed)?;
@@ -123,6 +126,7 @@ struct Settings {
 }
 
 impl Settings {
+    /// The defaults, with what was typed in their place.
     fn parse(typed: &BTreeMap<String, String>) -> Result<Self> {
         check_names(typed)?;
         Ok(Self {
@@ -140,6 +144,7 @@ impl Settings {
     }
 }
 
+/// A name that is not known is most likely mistyped, and its default would pass unnoticed.
 fn check_names(typed: &BTreeMap<String, String>) -> Result<()> {
     let known = |name: &&String| {
         HYPERPARAMETERS.contains(&name.as_str()) || TASK.contains(&name.as_str()) || name.starts_with(RESERVED_PREFIX)
@@ -177,6 +182,7 @@ struct Task {
 }
 
 impl Task {
+    /// None of the three has a default.
     fn parse(typed: &BTreeMap<String, String>) -> Result<Self> {
         let text = |name: &str| {
             let value = typed.get(name).filter(|value| !value.is_empty());
@@ -217,6 +223,7 @@ fn check_features(features: &[String], label: &str) -> Result<()> {
     Ok(())
 }
 
+/// A channel as numbers, checked as far as the objective demands.
 fn read(contract: &Contract, channel: &str, task: &Task) -> Result<Table> {
     let doing = || format!("reading channel `{channel}`");
     let dir = contract.channel_dir(channel);
@@ -346,6 +353,7 @@ fn report(booster: &GradientBooster, settings: &Settings, task: &Task, training:
     })
 }
 
+/// How good the kept trees are on rows they have not learned from, by the metrics of the objective.
 fn validation_metrics(objective: Objective, labels: &[f64], sums: &[f64]) -> Value {
     match objective {
         Objective::Regression => json!({"rmse": metrics::rmse(labels, sums), "mae": metrics::mae(labels, sums)}),

@@ -67,6 +67,7 @@ pub async fn launch(job: &JobSpec, program: &Program, on_line: &mut (dyn FnMut(&
     run(job, program, on_line).await.map_err(|e| e.context(doing()))
 }
 
+/// [`launch`] without the job's name in front of errors.
 async fn run(job: &JobSpec, program: &Program, on_line: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
     let contract = Contract::new(absolute(&job.base)?);
     contract.prepare(job)?;
@@ -118,6 +119,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| at(e, "resolving", path))
 }
 
+/// A program that finds no data fails late and with a message of its own: better now.
 fn check_channels(job: &JobSpec, contract: &Contract) -> Result<()> {
     for channel in &job.channels {
         let dir = contract.channel_dir(channel);
@@ -151,6 +153,7 @@ fn command(job: &JobSpec, program: &Program, contract: &Contract) -> Result<Comm
     Ok(command)
 }
 
+/// The interpreter with the script and its arguments, in the script's folder so that it finds its neighbours.
 fn python(script: &Path, job: &JobSpec) -> Result<Command> {
     let script = absolute(script)?;
     if !script.is_file() {
@@ -186,6 +189,7 @@ fn die_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_: &mut Command) {}
 
+/// Why there is no child, in terms of what the caller can change.
 fn cannot_start(program: &str, is_script: bool, error: std::io::Error) -> Error {
     let fix = match error.kind() {
         std::io::ErrorKind::NotFound if is_script => format!("install it, or name another Python in {PYTHON_VARIABLE}"),
@@ -207,6 +211,7 @@ struct Group {
 }
 
 impl Group {
+    /// Starts the child, which must have been told to lead a group of its own.
     fn spawn(command: &mut Command) -> std::io::Result<Self> {
         let child = command.spawn()?;
         let id = child.id().and_then(|id| libc::pid_t::try_from(id).ok());
@@ -238,6 +243,7 @@ impl Group {
         }
     }
 
+    /// Sends a signal to the whole group; false if nothing of it is left.
     fn signal(&self, signal: libc::c_int) -> bool {
         // SAFETY: `kill` reads two integers. The group is this child's: it was made by `process_group(0)`.
         unsafe { libc::kill(-self.id, signal) == 0 }
@@ -315,6 +321,7 @@ fn failure(status: ExitStatus, contract: &Contract, stderr_tail: &[String]) -> E
     Error::new(ErrorKind::Invalid, message)
 }
 
+/// An exit code, or the signal that ended the program.
 fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
@@ -323,6 +330,7 @@ fn ending(status: ExitStatus) -> String {
     }
 }
 
+/// What to do next, as far as the ending tells.
 fn advice(status: ExitStatus, contract: &Contract, stderr_tail: &[String]) -> String {
     let killed = status.signal() == Some(libc::SIGKILL) || status.code() == Some(128 + libc::SIGKILL);
     let log = contract.log_file();

@@ -108,6 +108,7 @@ fn read_file(path: &Path, names: &[&str], columns: &mut [Vec<f64>]) -> Result<()
     Ok(())
 }
 
+/// A file that the reader does not understand is not the user's Parquet data.
 fn not_parquet(e: parquet::errors::ParquetError) -> Error {
     Error::data(format!("{e}: write Parquet files only to a channel")).with_source(e)
 }

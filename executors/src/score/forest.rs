@@ -39,7 +39,7 @@ pub enum Missing {
 pub struct Split {
     /// Which column is compared.
     pub feature: u32,
-    /// The greatest value that goes left.
+    /// The greatest value that goes left; infinite where missing values are split from all others.
     pub threshold: f64,
     /// Which values go the default way instead of being compared.
     pub missing: Missing,
@@ -95,7 +95,7 @@ impl Forest {
     /// Adds a tree behind the others.
     ///
     /// Errors: [`Data`](featurectl_core::ErrorKind::Data) for a tree that is not one: a feature or child out of range,
-    /// a node with two parents, a cycle, a number that is not finite.
+    /// a node with two parents, a cycle, a threshold that is NaN, a leaf that is not finite.
     pub fn push(&mut self, tree: &Tree) -> Result<()> {
         check(tree, self.features)?;
         let splits = offset(self.feature.len(), tree.splits.len())?;
@@ -160,7 +160,8 @@ impl Forest {
         self.leaves[!node as usize]
     }
 
-    /// LightGBM's decision for a numeric split.
+    /// LightGBM's decision for a numeric split. Its own interface also reads values within 1e-35 of zero as 0 before a
+    /// tree sees them, which differs only for a threshold in that range.
     #[inline]
     fn goes_left(&self, split: usize, value: f64) -> bool {
         let follows_default = match self.missing[split] {
@@ -227,8 +228,8 @@ fn check_split(number: usize, split: &Split, features: usize) -> Result<()> {
             split.feature
         )));
     }
-    if !split.threshold.is_finite() {
-        return Err(Error::data(format!("the threshold of split {number} is not a finite number")));
+    if split.threshold.is_nan() {
+        return Err(Error::data(format!("the threshold of split {number} is not a number")));
     }
     Ok(())
 }

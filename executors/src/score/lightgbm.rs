@@ -14,6 +14,9 @@
 //!                                           leaf_value=0.3 -0.2 0.1
 //! ```
 //!
+//! `decision_type` holds bits: 1 for a categorical split, 2 for default left, and 0, 4 or 8 for what is missing:
+//! nothing, zeros and NaN, or NaN. A negative child `c` is the leaf `!c`.
+//!
 //! Nothing is allocated by a count that the file claims, only by values that it holds, so memory stays in proportion to
 //! the file. `tree_sizes` gives the bytes of each section: a cut or edited file rarely agrees with it.
 
@@ -54,6 +57,9 @@ const TREE_KEYS: [&str; 9] = [
 const END: &str = "end of trees";
 
 /// The model in `text`, checked whole.
+///
+/// Errors: [`Data`](featurectl_core::ErrorKind::Data) with the line and tree for damage,
+/// [`Invalid`](featurectl_core::ErrorKind::Invalid) for what LightGBM can do and the scorer cannot.
 pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
     let mut lines = Lines { text, at: 0, number: 0 };
     let header = read_header(&mut lines)?;
@@ -85,7 +91,7 @@ struct Line<'a> {
     text: &'a str,
 }
 
-/// The lines of a file that are not empty.
+/// The lines of a file that are not empty. Empty ones still count, so that messages give the number an editor shows.
 struct Lines<'a> {
     text: &'a str,
     at: usize,

@@ -13,7 +13,7 @@
 //!                                                                             Float64  0.22  0.62  0.88
 //! ```
 //!
-//! The same `Model` serves a job's `SELECT`, a scoring run and an online request. It never trains and never reads a table.
+//! The same `Model` serves a job's `SELECT`, a scoring run and an online request. It never trains and reads no table.
 
 mod forest;
 mod lightgbm;

@@ -126,7 +126,8 @@ pub(super) fn check_type(model: &str, feature: &str, data_type: &DataType) -> Re
         DataType::Boolean | DataType::Null => Ok(()),
         t if t.is_numeric() => Ok(()),
         t => Err(Error::invalid(format!(
-            "feature `{feature}` of model `{model}` is {t}, not a number or boolean: cast it, as in `CAST({feature} AS DOUBLE)`"
+            "feature `{feature}` of model `{model}` is {t}, not a number or boolean: \
+             cast it, as in `CAST({feature} AS DOUBLE)`"
         ))),
     }
 }

@@ -1,7 +1,7 @@
 //! `predict('model', feature, …)` in SQL.
 //!
-//! A job may use a model that it trains itself further up. Such a model is *declared* while the job is planned, which is
-//! enough to check the call, and *inserted* once it is trained, which is needed to run it.
+//! A job may use a model that it trains itself further up. Such a model is *declared* while the job is planned, which
+//! is enough to check the call, and *inserted* once it is trained, which is needed to run it.
 //!
 //! ```text
 //!  CREATE MODEL m …          SELECT predict('m', a, b) FROM t
@@ -205,12 +205,13 @@ impl Predict {
 fn model_name(argument: Option<&ScalarValue>) -> Result<&str> {
     argument.and_then(|value| value.try_as_str().flatten()).ok_or_else(|| {
         Error::invalid(
-            "the first argument of `predict` is the model's name as a string literal, as in `predict('m', a, b)`",
+            "the first argument of `predict` is the model's name as a string literal, \
+ as in `predict('m', a, b)`",
         )
     })
 }
 
-/// The call has too few or too many features. Names tell which, unless the arguments are called otherwise: then places do.
+/// The call has too few or too many features. Names tell which, unless the arguments are called otherwise; then places.
 fn wrong_count(model: &str, features: &[String], given: &[FieldRef]) -> Error {
     let names: Vec<&str> = features.iter().map(String::as_str).collect();
     let given: Vec<&str> = given.iter().map(|field| field.name().as_str()).collect();

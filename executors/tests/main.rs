@@ -1,0 +1,3 @@
+//! One binary for all tests of the crate, so that it links once.
+
+mod score;
