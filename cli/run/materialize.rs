@@ -1,12 +1,14 @@
 //! `MATERIALIZE FEATURE VIEW`: tiles into the offline store, and from there into the online store.
 
+use std::sync::Arc;
+
+use datafusion::logical_expr::col;
 use featurectl_core::tile::TileNode;
 use featurectl_core::{FeatureView, Micros, Result, lineage};
 use featurectl_feature_store::{Manifest, current_generation, put_tiles, serve_generation};
 use futures::StreamExt;
-use std::sync::Arc;
 
-use super::{Run, columns, generation, hash, thousands, tile_date, view_hash, with_date};
+use super::{Run, columns, generation, hash, thousands, view_hash, with_date};
 
 /// Tiles written to the online store in one transaction.
 const PUT_ROWS: usize = 32_768;
@@ -28,7 +30,7 @@ impl Run<'_> {
             run_id: self.id.clone(),
         };
         let target = generation(&manifest.input_hash);
-        let plan = with_date(tiles, Some(tile_date()))?;
+        let plan = with_date(tiles, Some(col("tile_start")))?;
         let version = session.offline.write(&session.ctx, &view.name, plan, manifest).await?;
         let served = if view.online { self.fill_online(view, target).await? } else { false };
         let detail =

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use datafusion::functions::core::expr_fn::arrow_cast;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, ident, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit};
 use featurectl_connectors::source_version;
 use featurectl_core::check::Checked;
 use featurectl_core::sql::{ObjectKind, Parsed, Statement};
@@ -131,9 +131,7 @@ impl Run<'_> {
                 self.define(ObjectKind::FeatureView, &view.name, order, parsed, &view.sql, upstream, features.collect())
             }
             Checked::Service(service) => {
-                let views = session.registry.list(ObjectKind::FeatureView)?;
-                let used = views.iter().filter(|v| mentions(&service.sql, &v.name));
-                let upstream = used.map(|v| format!("feature view {}", v.name)).collect();
+                let upstream = service.views.iter().map(|v| format!("feature view {v}")).collect();
                 let columns = columns(&service.output);
                 self.define(ObjectKind::FeatureService, &service.name, order, parsed, &service.sql, upstream, columns)
             }
@@ -154,9 +152,10 @@ impl Run<'_> {
         let schema = self.session.ctx.table_provider(name).await?.schema();
         let state = serde_json::to_value(schema.as_ref()).map_err(|e| Error::internal(e.to_string()))?;
         let columns = columns(&schema);
-        self.entry(ObjectKind::Table, name, order, parsed, hash([parsed.sql.as_str()]), vec![], columns, state)
+        self.entry(ObjectKind::Table, name, order, parsed, hash([parsed.sql.as_str()]), vec![], columns, Some(state))
     }
 
+    /// Registers a definition; what was made of it stays.
     #[expect(clippy::too_many_arguments, reason = "the fields of one record")]
     fn define(
         &mut self,
@@ -168,10 +167,10 @@ impl Run<'_> {
         upstream: Vec<String>,
         columns: Vec<(String, String)>,
     ) -> Result<()> {
-        let state = self.session.registry.get(kind, name)?.map(|e| e.state).unwrap_or_default();
-        self.entry(kind, name, order, parsed, hash([canonical]), upstream, columns, state)
+        self.entry(kind, name, order, parsed, hash([canonical]), upstream, columns, None)
     }
 
+    /// Registers a definition and `state`, what was made of it; `None` leaves that as it is.
     #[expect(clippy::too_many_arguments, reason = "the fields of one record")]
     fn entry(
         &mut self,
@@ -182,13 +181,14 @@ impl Run<'_> {
         definition_hash: String,
         upstream: Vec<String>,
         columns: Vec<(String, String)>,
-        state: serde_json::Value,
+        state: Option<serde_json::Value>,
     ) -> Result<()> {
         let known = self.session.registry.get(kind, name)?;
         let run_id = match &known {
             Some(e) if e.definition_hash == definition_hash => e.run_id.clone(),
             _ => self.id.clone(),
         };
+        let state = state.or_else(|| known.as_ref().map(|e| e.state.clone())).unwrap_or_default();
         let entry = Entry {
             name: name.into(),
             sql: parsed.sql.clone(),
@@ -327,11 +327,6 @@ pub(super) fn with_date(plan: LogicalPlan, time: Option<Expr>) -> Result<Logical
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
-/// The tiles' partition column: the date of their start.
-pub(super) fn tile_date() -> Expr {
-    col("tile_start")
-}
-
 fn is_timestamp(field: &arrow::datatypes::FieldRef) -> bool {
     matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(..))
 }
@@ -344,10 +339,6 @@ pub(crate) fn upstream(found: &Lineage) -> Vec<String> {
 
 pub(super) fn columns(schema: &arrow::datatypes::Schema) -> Vec<(String, String)> {
     schema.fields().iter().map(|f| (f.name().clone(), f.data_type().to_string())).collect()
-}
-
-fn mentions(sql: &str, name: &str) -> bool {
-    sql.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
 }
 
 fn created_view(parsed: &Parsed) -> Option<String> {

@@ -49,7 +49,7 @@ impl Run<'_> {
         let columns = model.features.iter().map(|f| (f.clone(), String::new())).collect();
         let upstream = vec![format!("training set {}", model.training_set)];
         let sql = hash([model.sql.as_str()]);
-        self.entry(ObjectKind::Model, &model.name, order, parsed, sql, upstream, columns, state.clone())?;
+        self.entry(ObjectKind::Model, &model.name, order, parsed, sql, upstream, columns, Some(state.clone()))?;
         self.load(&model.name)?;
         self.done("Trained", &model.name, describe(&state), unchanged, started, state);
         Ok(())

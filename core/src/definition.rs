@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Query;
 
-use crate::aggregate::Aggregator;
+use crate::Result;
+use crate::aggregate::{Aggregator, Events};
 use crate::sql::Algorithm;
 
 /// Microseconds: of an instant since 1970 UTC, or of a duration.
@@ -78,6 +80,25 @@ pub struct AggregateCall {
     pub sql: String,
 }
 
+impl AggregateCall {
+    /// Calls `f` with this call's columns of a view's events, whose times are `time`.
+    pub(crate) fn over<T>(
+        &self,
+        view: &FeatureView,
+        events: &RecordBatch,
+        time: &[Micros],
+        f: impl FnOnce(&Events<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let args: Vec<_> = self.args.iter().map(|c| Arc::clone(events.column(*c))).collect();
+        f(&Events {
+            args: &args,
+            time,
+            sequence: view.sequence_column().map(|c| events.column(c)),
+            filter: self.filter.map(|c| events.column(c).as_boolean()),
+        })
+    }
+}
+
 /// One output column of a feature view.
 #[derive(Debug, Clone)]
 pub struct Feature {
@@ -141,6 +162,11 @@ impl FeatureView {
         self.has_sequence.then_some(self.entity.len() + 1)
     }
 
+    /// The first column of [`Self::events`] after entity, time and sequence, which are what the events are sorted by.
+    pub fn first_input(&self) -> usize {
+        self.entity.len() + 1 + usize::from(self.has_sequence)
+    }
+
     /// The distinct windows of its features, in ascending order.
     pub fn windows(&self) -> Vec<Window> {
         let mut windows: Vec<_> = self.features.iter().filter_map(Feature::window).collect();
@@ -177,6 +203,8 @@ pub struct FeatureService {
     pub query: Query,
     /// The columns it gives.
     pub output: SchemaRef,
+    /// The feature views it joins.
+    pub views: Vec<String>,
     /// The request's columns that say as of when: those of its MATCH_CONDITIONs.
     pub times: Vec<String>,
     /// The statement, in one canonical spelling.

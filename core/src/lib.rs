@@ -11,6 +11,7 @@ mod error;
 mod lineage;
 mod online;
 pub mod ordered;
+mod partition;
 pub mod sql;
 pub mod tile;
 

@@ -278,7 +278,7 @@ fn finish_latest(
         }
     }
     let rows = program.aggregates[0].function.merge_finish(&groups)?;
-    let first = view.entity.len() + 1 + usize::from(view.has_sequence);
+    let first = view.first_input();
     let column = |f: &featurectl_core::Feature| match f.source {
         featurectl_core::FeatureSource::Latest { column } => Ok(Arc::clone(rows.as_struct().column(column - first))),
         featurectl_core::FeatureSource::Window { .. } => Err(Error::internal("a latest-row view with a window")),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
-use arrow::compute::{SortOptions, concat_batches, take};
+use arrow::compute::take;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use async_trait::async_trait;
@@ -13,13 +13,11 @@ use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{internal_err, plan_err};
 use datafusion::error::Result;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
-use datafusion::physical_expr::{
-    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
-};
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{
     Boundedness, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
 };
@@ -34,8 +32,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::node::{AsOfNode, MatchOp};
 use super::sweep::Groups;
 use super::time::to_micros;
-use crate::aggregate::Events;
-use crate::definition::{FeatureSource, FeatureView};
+use crate::definition::{Feature, FeatureSource, FeatureView};
+use crate::partition::{collect, sorted_by};
 
 /// Plans [`AsOfNode`]s.
 #[derive(Debug, Default)]
@@ -106,16 +104,6 @@ impl AsOfExec {
         self.view.as_deref().filter(|v| !v.is_latest())
     }
 
-    /// Keys, then the time, then on the right the sequence.
-    fn ordering(
-        keys: &[Arc<dyn PhysicalExpr>],
-        rest: impl IntoIterator<Item = Arc<dyn PhysicalExpr>>,
-    ) -> Option<OrderingRequirements> {
-        let options = SortOptions { descending: false, nulls_first: true };
-        let sort = |e: Arc<dyn PhysicalExpr>| PhysicalSortExpr::new(e, options);
-        LexOrdering::new(keys.iter().cloned().chain(rest).map(sort)).map(OrderingRequirements::from)
-    }
-
     fn sequence(&self) -> Option<Arc<dyn PhysicalExpr>> {
         let column = self.view.as_ref()?.sequence_column()?;
         let name = self.right.schema().field(column).name().clone();
@@ -160,10 +148,7 @@ impl ExecutionPlan for AsOfExec {
     }
 
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![
-            Self::ordering(&self.left_keys, [Arc::clone(&self.left_time)]),
-            Self::ordering(&self.right_keys, [Arc::clone(&self.right_time)].into_iter().chain(self.sequence())),
-        ]
+        vec![sorted_by(self.left_keys.iter().chain([&self.left_time]).cloned()), sorted_by(self.right_order())]
     }
 
     fn apply_expressions(
@@ -226,17 +211,6 @@ fn slices(rows: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(size.max(1)).map(move |start| start..(start + size).min(rows))
 }
 
-async fn collect(mut input: SendableRecordBatchStream, reservation: &MemoryReservation) -> Result<RecordBatch> {
-    let schema = input.schema();
-    let mut batches = Vec::new();
-    while let Some(batch) = input.next().await {
-        let batch = batch?;
-        reservation.try_grow(batch.get_array_memory_size())?;
-        batches.push(batch);
-    }
-    Ok(concat_batches(&schema, &batches)?)
-}
-
 impl AsOfExec {
     /// Both inputs are one partition, whole and sorted.
     fn evaluate(&self, left: &RecordBatch, right: &RecordBatch) -> Result<RecordBatch> {
@@ -273,21 +247,15 @@ impl AsOfExec {
         let ranges: Vec<_> = windows.iter().map(|w| groups.windows(&at, times.values(), *w, inclusive)).collect();
         let mut out: Vec<Option<ArrayRef>> = vec![None; view.features.len()];
         for (index, call) in view.aggregates.iter().enumerate() {
-            let mine = |(i, f): (usize, &crate::definition::Feature)| match f.source {
+            let mine = |(i, f): (usize, &Feature)| match f.source {
                 FeatureSource::Window { aggregate, window } if aggregate == index => Some((i, window)),
                 _ => None,
             };
             let features: Vec<_> = view.features.iter().enumerate().filter_map(mine).collect();
             let wanted: Vec<_> =
                 features.iter().filter_map(|(_, w)| windows.binary_search(w).ok().map(|i| ranges[i].clone())).collect();
-            let args: Vec<_> = call.args.iter().map(|c| Arc::clone(events.column(*c))).collect();
-            let input = Events {
-                args: &args,
-                time: times.values(),
-                sequence: view.sequence_column().map(|c| events.column(c)),
-                filter: call.filter.map(|c| events.column(c).as_boolean()),
-            };
-            for ((feature, _), values) in features.iter().zip(call.function.windows(&input, &wanted)?) {
+            let values = call.over(view, events, times.values(), |input| call.function.windows(input, &wanted))?;
+            for ((feature, _), values) in features.iter().zip(values) {
                 out[*feature] = Some(values);
             }
         }
@@ -306,7 +274,7 @@ impl AsOfExec {
         let nulls = at.logical_nulls();
         let timed = |row: usize| nulls.as_ref().is_none_or(|n| n.is_valid(row));
         let mut found = groups.matches(&left, &encoded, timed, self.op);
-        break_ties(&mut found, right, self.tie_columns(), self.op)?;
+        break_ties(&mut found, right, self.right_order(), self.op)?;
         if let Some(ttl) = self.view.as_ref().and_then(|v| v.ttl) {
             expire(&mut found, &at, &times, ttl, self.op == MatchOp::GtEq);
         }
@@ -318,18 +286,18 @@ impl AsOfExec {
         payload.into_iter().map(|c| Ok(take(right.column(c), &indices, None)?)).collect()
     }
 
-    /// The right columns that say whether two rows are tied: keys, time and sequence.
-    fn tie_columns(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+    /// Keys, time and sequence of the right side: its order, and what says whether two of its rows are tied.
+    fn right_order(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         self.right_keys.iter().chain([&self.right_time]).cloned().chain(self.sequence()).collect()
     }
 }
 
 fn latest_columns(view: &FeatureView) -> Vec<usize> {
-    let column = |f: &crate::definition::Feature| match f.source {
-        FeatureSource::Latest { column } => column,
-        FeatureSource::Window { aggregate, .. } => aggregate,
+    let column = |f: &Feature| match f.source {
+        FeatureSource::Latest { column } => Some(column),
+        FeatureSource::Window { .. } => None,
     };
-    view.features.iter().map(column).collect()
+    view.features.iter().filter_map(column).collect()
 }
 
 /// Among right rows that are tied with the matching one, takes the greatest by all columns for `>` and `>=`, the

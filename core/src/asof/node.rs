@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 use datafusion::common::{DFSchema, DFSchemaRef, TableReference, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, InvariantLevel, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use crate::definition::FeatureView;
 
@@ -106,9 +106,7 @@ impl AsOfNode {
         let schema = joined(&left, right_fields)?;
         Ok(Self { left, right, on, times, op, view, schema })
     }
-}
 
-impl AsOfNode {
     /// The feature view on the right side, if it is one.
     pub fn view(&self) -> Option<&Arc<FeatureView>> {
         self.view.as_ref().map(|v| &v.view)
@@ -149,10 +147,6 @@ impl UserDefinedLogicalNodeCore for AsOfNode {
 
     fn schema(&self) -> &DFSchemaRef {
         &self.schema
-    }
-
-    fn check_invariants(&self, _check: InvariantLevel) -> Result<()> {
-        Ok(())
     }
 
     /// Left keys, right keys, left time, right time.

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Column, DFSchema, TableReference, plan_err};
+use datafusion::common::{Column, DFSchema, plan_err};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -185,8 +185,8 @@ pub(crate) fn service_and_table(args: &[FunctionArg]) -> Result<(String, SqlSpan
 
 fn table_argument(e: &ast::Expr) -> Option<TableFactor> {
     match e {
-        ast::Expr::Identifier(name) => Some(named_table(vec![name.clone()].into())),
-        ast::Expr::CompoundIdentifier(parts) => Some(named_table(parts.clone().into())),
+        ast::Expr::Identifier(name) => Some(sql::table_factor(vec![name.clone()].into())),
+        ast::Expr::CompoundIdentifier(parts) => Some(sql::table_factor(parts.clone().into())),
         ast::Expr::Subquery(query) => Some(TableFactor::Derived {
             lateral: false,
             subquery: query.clone(),
@@ -195,36 +195,6 @@ fn table_argument(e: &ast::Expr) -> Option<TableFactor> {
         }),
         ast::Expr::Nested(inner) => table_argument(inner),
         _ => None,
-    }
-}
-
-fn named_table(table: ObjectName) -> TableFactor {
-    let TableFactor::Table {
-        alias,
-        args,
-        with_hints,
-        version,
-        with_ordinality,
-        partitions,
-        json_path,
-        sample,
-        index_hints,
-        ..
-    } = sql::table_factor("")
-    else {
-        unreachable!("`table_factor` makes a table")
-    };
-    TableFactor::Table {
-        name: table,
-        alias,
-        args,
-        with_hints,
-        version,
-        with_ordinality,
-        partitions,
-        json_path,
-        sample,
-        index_hints,
     }
 }
 
@@ -285,7 +255,7 @@ fn plan_asof(left: TableFactor, join: Join, context: &mut dyn RelationPlannerCon
     let (times, op) = sides.match_condition(&match_condition, context)?;
     let condition_span = match_condition.span();
     match find_view(&sides.right) {
-        Some((table, alias)) => sides.view_join(table, alias, on, times, op, condition_span),
+        Some((view, serve)) => sides.view_join(view, serve, on, times, op, condition_span),
         None => sides.table_join(on, times, op, condition_span),
     }
 }
@@ -392,18 +362,17 @@ impl Sides {
 
     fn view_join(
         self,
-        table: Arc<FeatureViewTable>,
-        alias: TableReference,
+        reference: ViewRef,
+        serve: Serve,
         on: Vec<(Expr, Expr, SqlSpan)>,
         times: (Expr, Expr),
         op: MatchOp,
         span: SqlSpan,
     ) -> Result<LogicalPlan> {
-        let view = &table.view;
-        self.check_time(view, &times, op, span)?;
-        let keys = self.entity_keys(view, on, span)?;
-        let reference = ViewRef { view: Arc::clone(view), alias };
-        if table.serve == Serve::Online {
+        let view = Arc::clone(&reference.view);
+        self.check_time(&view, &times, op, span)?;
+        let keys = self.entity_keys(&view, on, span)?;
+        if serve == Serve::Online {
             let node = OnlineNode::try_new(self.left, reference, keys, times.0, op == MatchOp::GtEq)?;
             return Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }));
         }
@@ -502,15 +471,17 @@ fn flip(op: MatchOp) -> MatchOp {
     }
 }
 
-/// The feature view that a plan reads, and the name the query gives it.
-fn find_view(plan: &LogicalPlan) -> Option<(Arc<FeatureViewTable>, TableReference)> {
+/// The feature view that a plan reads, under the name the query gives it, and where its values come from.
+fn find_view(plan: &LogicalPlan) -> Option<(ViewRef, Serve)> {
     match plan {
-        LogicalPlan::SubqueryAlias(a) => find_view(&a.input).map(|(view, _)| (view, a.alias.clone())),
+        LogicalPlan::SubqueryAlias(a) => {
+            let (found, serve) = find_view(&a.input)?;
+            Some((ViewRef { alias: a.alias.clone(), ..found }, serve))
+        }
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).ok()?;
             let table: &FeatureViewTable = (provider.as_ref() as &dyn std::any::Any).downcast_ref()?;
-            let table = FeatureViewTable::new(Arc::clone(&table.view), table.serve);
-            Some((Arc::new(table), scan.table_name.clone()))
+            Some((ViewRef { view: Arc::clone(&table.view), alias: scan.table_name.clone() }, table.serve))
         }
         _ => None,
     }

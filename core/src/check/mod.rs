@@ -273,7 +273,7 @@ impl Analyzer {
     async fn copy(&self, copy: &CopyToStatement, span: Span) -> Found<Copy> {
         let query = match &copy.source {
             CopyToSource::Query(q) => q.as_ref().clone(),
-            CopyToSource::Relation(name) => select_all(sql::table_factor(&name.to_string())),
+            CopyToSource::Relation(name) => select_all(sql::table_factor(name.clone())),
         };
         let from_name = copy.target.rsplit_once('.').map(|(_, ext)| ext.to_string());
         let format = copy.stored_as.clone().or(from_name).unwrap_or_default().to_lowercase();
@@ -413,13 +413,10 @@ fn select_all(table: datafusion::sql::sqlparser::ast::TableFactor) -> datafusion
 }
 
 /// Options by key; unknown and repeated keys are problems.
-struct Options<'a> {
-    source: &'a Source,
-    options: &'a [SqlOption],
-}
+struct Options<'a>(&'a [SqlOption]);
 
 impl<'a> Options<'a> {
-    fn new(source: &'a Source, options: &'a [SqlOption], known: &[&str], problems: &mut Vec<Diagnostic>) -> Self {
+    fn new(source: &Source, options: &'a [SqlOption], known: &[&str], problems: &mut Vec<Diagnostic>) -> Self {
         for (i, option) in options.iter().enumerate() {
             let span = source.span(option.key.span).unwrap_or_default();
             let key = option.key.value.to_lowercase();
@@ -434,18 +431,17 @@ impl<'a> Options<'a> {
                 problems.push(Diagnostic::error("duplicate-option", format!("option `{key}` is given twice"), span));
             }
         }
-        Self { source, options }
+        Self(options)
     }
 
     fn get(&self, key: &str) -> Option<&'a SqlOption> {
-        self.options.iter().find(|o| o.key.value.eq_ignore_ascii_case(key))
+        self.0.iter().find(|o| o.key.value.eq_ignore_ascii_case(key))
     }
 
     fn boolean(&self, key: &str, problems: &mut Vec<Diagnostic>) -> Option<bool> {
         let option = self.get(key)?;
         let value = option.value.to_lowercase().parse().ok();
         if value.is_none() {
-            let _ = self.source;
             problems.push(Diagnostic::error("bad-option", format!("`{key}` is true or false"), option.span));
         }
         value

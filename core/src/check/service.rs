@@ -19,6 +19,7 @@ use super::{Analyzer, Found, select_all};
 use crate::asof::{SqlProblem, check_request, service_and_table};
 use crate::definition::{FeatureService, TrainingSet};
 use crate::diagnostic::{Diagnostic, Span, closest};
+use crate::lineage::lineage;
 use crate::sql::{self, CreateFeatureService, CreateTrainingSet, ObjectKind, REQUEST};
 
 impl Analyzer {
@@ -80,13 +81,17 @@ impl Analyzer {
         registered.map_err(|e| vec![query::diagnose(&e, &self.source, span, &[])])?;
         let planned = self.plan(query::statement_of(body), span).await;
         let _ = self.ctx.deregister_table(REQUEST);
-        let output = Arc::new(planned?.schema().as_arrow().clone());
+        let plan = planned?;
+        let output = Arc::new(plan.schema().as_arrow().clone());
+        let found = lineage(&plan).map_err(|e| vec![Diagnostic::error("invalid-query", e.to_string(), span)])?;
+        let views = found.views.into_keys().collect();
         let mut query = create.query.clone();
         let times = match_times(&mut query, &request);
         sql::nest_asof_joins(&mut query);
         let columns: Vec<_> = create.request.iter().map(ToString::to_string).collect();
         let sql = format!("FEATURE SERVICE {} ({}) AS {}", create.name, columns.join(", "), create.query);
-        let service = Arc::new(FeatureService { name: create.name.value.clone(), request, query, output, times, sql });
+        let service =
+            Arc::new(FeatureService { name: create.name.value.clone(), request, query, output, views, times, sql });
         self.relations.insert(Arc::clone(&service));
         Ok(service)
     }
@@ -138,7 +143,7 @@ impl Analyzer {
                 "a plain SELECT … FROM request … ASOF JOIN …: no WHERE, GROUP BY, DISTINCT, ORDER BY or LIMIT",
             )]);
         }
-        if sql::replace_request(&mut body.body.clone(), sql::table_factor(REQUEST)).is_none() {
+        if sql::replace_request(&mut body.body.clone(), sql::table_factor(vec![Ident::new(REQUEST)].into())).is_none() {
             let d = Diagnostic::error("service-shape", "a feature service begins with FROM request", place);
             return Err(vec![d.help("write FROM request r, then join the views to it")]);
         }

@@ -25,7 +25,7 @@ use datafusion::sql::sqlparser::tokenizer as ast_tokens;
 use super::query::{self, select_of};
 use super::{Analyzer, Found, Options};
 use crate::aggregate::{AggregateFunction, Arg};
-use crate::asof::{FeatureViewTable, SqlProblem};
+use crate::asof::FeatureViewTable;
 use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Resolution, Window};
 use crate::diagnostic::{Diagnostic, Span, closest};
 use crate::ordered;
@@ -568,9 +568,8 @@ impl<'a> Builder<'a> {
 
     fn problem(&mut self, code: &'static str, message: String, span: ast_tokens::Span, help: &str) {
         let help = (!help.is_empty()).then(|| help.to_string());
-        let problem = SqlProblem { code, message, span, help };
-        let span = self.analyzer.source.span(problem.span).unwrap_or(self.analyzer.place(&self.create.name));
-        self.problems.push(Diagnostic { help: problem.help, ..Diagnostic::error(code, problem.message, span) });
+        let span = self.analyzer.source.span(span).unwrap_or(self.analyzer.place(&self.create.name));
+        self.problems.push(Diagnostic { help, ..Diagnostic::error(code, message, span) });
     }
 }
 

@@ -3,10 +3,10 @@
 mod parse;
 mod rewrite;
 
-use datafusion::logical_expr::sqlparser::ast::{ColumnDef, Expr, Ident, Query, TableFactor};
+use datafusion::logical_expr::sqlparser::ast::{ColumnDef, Expr, Ident, ObjectName, Query, TableFactor};
 use datafusion::sql::parser::{CopyToStatement, CreateExternalTable, Statement as DfStatement};
 
-pub use parse::{is_keyword_statement, parse};
+pub use parse::parse;
 pub(crate) use rewrite::{
     expand_predict, find_service_inputs, nest_asof_joins, replace_request, replace_service_inputs,
 };
@@ -168,9 +168,9 @@ pub struct SqlOption {
 pub const REQUEST: &str = "request";
 
 /// A `TableFactor` that reads the named table.
-pub(crate) fn table_factor(name: &str) -> TableFactor {
+pub(crate) fn table_factor(name: ObjectName) -> TableFactor {
     TableFactor::Table {
-        name: vec![Ident::with_quote('"', name)].into(),
+        name,
         alias: None,
         args: None,
         with_hints: vec![],

@@ -41,7 +41,7 @@ pub fn parse(source: &Source) -> (Vec<Parsed>, Vec<Diagnostic>) {
 }
 
 /// Whether `sql` begins like a statement of this dialect that DataFusion does not know.
-pub fn is_keyword_statement(words: &[&str]) -> bool {
+fn is_keyword_statement(words: &[&str]) -> bool {
     matches!(words, ["CREATE" | "DROP", "FEATURE" | "TRAINING" | "MODEL", ..] | ["MATERIALIZE", ..])
 }
 

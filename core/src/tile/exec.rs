@@ -5,8 +5,6 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::{SortOptions, concat_batches};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -20,8 +18,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_expr::{
-    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, Partitioning, PhysicalExpr,
-    PhysicalSortExpr,
+    Distribution, EquivalenceProperties, OrderingRequirements, Partitioning, PhysicalExpr,
 };
 use datafusion::physical_plan::execution_plan::{
     Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
@@ -31,10 +28,11 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements, PlanProperties,
 };
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 
 use super::{Program, tile_schema};
 use crate::definition::{FeatureView, Micros};
+use crate::partition::{collect, sorted_by};
 
 /// The tiles of a view's events.
 #[derive(Clone)]
@@ -202,10 +200,7 @@ impl ExecutionPlan for TileExec {
     }
 
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        let options = SortOptions { descending: false, nulls_first: true };
-        let sorted = self.view.time_column() + 1 + usize::from(self.view.has_sequence);
-        let sort = self.columns(sorted).map(|c| PhysicalSortExpr::new(c, options));
-        vec![LexOrdering::new(sort).map(OrderingRequirements::from)]
+        vec![sorted_by(self.columns(self.view.first_input()))]
     }
 
     fn apply_expressions(
@@ -232,16 +227,10 @@ impl ExecutionPlan for TileExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let reservation = MemoryConsumer::new(format!("TileExec[{partition}]")).register(context.memory_pool());
-        let mut input = self.events.execute(partition, context)?;
-        let (view, schema) = (Arc::clone(&self.view), self.events.schema());
+        let input = self.events.execute(partition, context)?;
+        let view = Arc::clone(&self.view);
         let output = async move {
-            let mut batches = Vec::new();
-            while let Some(batch) = input.next().await {
-                let batch: RecordBatch = batch?;
-                reservation.try_grow(batch.get_array_memory_size())?;
-                batches.push(batch);
-            }
-            let tiles = Program::new(&view).build(&view, &concat_batches(&schema, &batches)?)?;
+            let tiles = Program::new(&view).build(&view, &collect(input, &reservation).await?)?;
             Ok::<_, datafusion::error::DataFusionError>(stream::iter(tiles.into_iter().map(move |t| {
                 let _held = &reservation;
                 Ok(t)

@@ -13,10 +13,10 @@ mod latest;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
-use crate::aggregate::{Events, aggregator};
+use crate::aggregate::aggregator;
 use crate::asof::{micros, tile_ranges, to_micros};
 use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Window};
 use crate::{Error, Result};
@@ -76,7 +76,8 @@ impl Program {
             let ranges: Vec<_> = tiles.iter().map(|(_, r)| r.clone()).collect();
             let mut partials = vec![vec![FORMAT]; tiles.len()];
             for call in level.aggregates.iter().map(|a| &self.aggregates[*a]) {
-                for (tile, partial) in partials.iter_mut().zip(fold(call, view, events, &time, &ranges)?) {
+                let folded = call.over(view, events, time.values(), |input| call.function.fold(input, &ranges))?;
+                for (tile, partial) in partials.iter_mut().zip(folded) {
                     tile.extend((partial.len() as u32).to_le_bytes());
                     tile.extend(partial);
                 }
@@ -151,25 +152,7 @@ pub fn tile_schema(view: &FeatureView) -> SchemaRef {
 }
 
 fn latest_row(view: &FeatureView) -> AggregateCall {
-    let first = view.entity.len() + 1 + usize::from(view.has_sequence);
-    let args: Vec<usize> = (first..view.events.schema().fields().len()).collect();
+    let args: Vec<usize> = (view.first_input()..view.events.schema().fields().len()).collect();
     let fields = args.iter().map(|c| view.events.schema().field(*c).data_type().clone()).collect();
     AggregateCall { function: aggregator(latest::LatestRow(fields)), args, filter: None, sql: "the latest row".into() }
-}
-
-fn fold(
-    call: &AggregateCall,
-    view: &FeatureView,
-    events: &RecordBatch,
-    time: &Int64Array,
-    ranges: &[std::ops::Range<usize>],
-) -> Result<Vec<Vec<u8>>> {
-    let args: Vec<_> = call.args.iter().map(|c| Arc::clone(events.column(*c))).collect();
-    let input = Events {
-        args: &args,
-        time: time.values(),
-        sequence: view.sequence_column().map(|c| events.column(c)),
-        filter: call.filter.map(|c| events.column(c).as_boolean()),
-    };
-    call.function.fold(&input, ranges)
 }
