@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
@@ -12,7 +12,7 @@ use datafusion::prelude::SessionContext;
 use featurectl_connectors as connectors;
 use featurectl_core::aggregate::{AggregateFunction, Functions};
 use featurectl_core::asof::{FeatureRelations, Serve};
-use featurectl_core::check::{Analyzer, Checked, Outside, has_errors};
+use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
 use featurectl_core::{Diagnostic, Error, OnlineStore, Result, Source};
 use featurectl_executors::score::{Model, ModelSet, predict_udf};
@@ -62,6 +62,7 @@ pub struct Session {
     relations: Arc<FeatureRelations>,
     functions: Functions,
     serve: Serve,
+    known: Mutex<Known>,
 }
 
 impl Session {
@@ -105,7 +106,7 @@ impl Session {
             }
         }
         let offline = OfflineStore::new(project.store.join("offline"));
-        Ok(Self { ctx, project, models, registry, offline, relations, functions, serve })
+        Ok(Self { ctx, project, models, registry, offline, relations, functions, serve, known: Mutex::default() })
     }
 
     /// The DataFusion session, to register tables of one's own.
@@ -125,6 +126,7 @@ impl Session {
                 Err(problems) => diagnostics.extend(problems),
             }
         }
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = analyzer.into_known();
         diagnostics.sort_by_key(|d| d.span);
         Job { source, statements, total, diagnostics }
     }
@@ -190,6 +192,7 @@ impl Session {
             self.serve,
         )
         .with_registered(registered.collect::<Vec<_>>())
+        .with_known(self.known.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Reads the registered definitions back. Tables come without their rows: serving never reads a source.

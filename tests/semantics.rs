@@ -1,11 +1,14 @@
-//! SQL semantics as sqllogictest files, in `tests/slt/`.
+//! SQL semantics as sqllogictest files, in `tests/slt/`. `UPDATE_SLT=1` writes what the engine gives into them, to be
+//! read before it is believed.
 
 use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use featurectl::{Error, Extensions, Project, Session};
-use sqllogictest::{DBOutput, DefaultColumnType, Runner};
+use sqllogictest::{
+    DBOutput, DefaultColumnType, Runner, default_column_validator, default_normalizer, default_validator,
+};
 
 struct Engine(Session);
 
@@ -52,6 +55,17 @@ fn sql_means_what_the_files_say() {
             project
         };
         let mut runner = Runner::new(|| async { Ok(Engine(Session::open(project(), &Extensions::default())?)) });
+        if std::env::var_os("UPDATE_SLT").is_some() {
+            let rewritten = runtime.block_on(runner.update_test_file(
+                &file,
+                " ",
+                default_validator,
+                default_normalizer,
+                default_column_validator,
+            ));
+            rewritten.expect("the file can be rewritten");
+            continue;
+        }
         let result = runtime.block_on(runner.run_file_async(&file));
         result.unwrap_or_else(|e| panic!("{}", e.display(false)));
     }

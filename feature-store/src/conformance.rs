@@ -2,7 +2,8 @@
 //!
 //! It panics at the first broken promise and removes what it wrote.
 
-use featurectl_core::{OnlineStore, Tile, TileKey, TileRange};
+use featurectl_core::{OnlineStore, Position, Tile, TileKey, TileRange};
+use futures::future::join_all;
 
 /// Everything the suite writes is below this partition.
 const SPACE: &[u8] = b"conformance\0\xFF";
@@ -14,6 +15,9 @@ const SPACE: &[u8] = b"conformance\0\xFF";
 pub async fn conformance(store: &dyn OnlineStore) {
     clear(store).await;
     newer_positions_win(store).await;
+    positions_are_wide_numbers(store).await;
+    the_newest_of_writes_at_once_wins(store).await;
+    partitions_and_writers_are_any_bytes(store).await;
     ranges_are_exact(store).await;
     batches_keep_their_order(store).await;
     expired_tiles_are_not_read(store).await;
@@ -66,6 +70,44 @@ async fn newer_positions_win(store: &dyn OnlineStore) {
     clear(store).await;
 }
 
+async fn positions_are_wide_numbers(store: &dyn OnlineStore) {
+    let mut high = [0; 24];
+    high[0] = 1;
+    let wide = |n: [u8; 24]| Tile { position: Position(n), ..tile(b"wide", 10, 0, "w", 0) };
+    put(store, vec![tile(b"wide", 10, 0, "w", u64::MAX)]).await;
+    assert_eq!(put(store, vec![wide(high)]).await, 1, "the first of the 24 bytes weighs most");
+    assert_eq!(put(store, vec![tile(b"wide", 10, 0, "w", u64::MAX)]).await, 0, "older by its first byte");
+    assert_eq!(put(store, vec![wide([0xFF; 24])]).await, 1, "the last position there is");
+    assert_eq!(read(store, range(b"wide", 10, 0, 1)).await, [wide([0xFF; 24])]);
+    clear(store).await;
+}
+
+async fn the_newest_of_writes_at_once_wins(store: &dyn OnlineStore) {
+    let at = |position| tile(b"race", 10, 0, "w", position);
+    put(store, vec![at(2), at(3), at(1)]).await;
+    assert_eq!(read(store, range(b"race", 10, 0, 1)).await, [at(3)], "one tile three times in one write");
+    let other = |position| tile(b"race", 10, 0, "other", position);
+    join_all([7, 5, 9, 4, 8, 6].map(|n| put(store, vec![at(n), other(10 - n)]))).await;
+    assert_eq!(read(store, range(b"race", 10, 0, 1)).await, [other(6), at(9)], "two writers, six writes at once");
+    clear(store).await;
+}
+
+async fn partitions_and_writers_are_any_bytes(store: &dyn OnlineStore) {
+    let all: Vec<u8> = (0..=255).collect();
+    let names: [&[u8]; 8] = [&[0], &[0, 0], &[0, 0xFF], &[0, 1], &[0xFF], &[0xFF, 0], &[0xFF; 3], &all];
+    let writers = ["a", "a\0", "a-10", "a-2", "b", "ü"];
+    let tiles = |name| [-1, 0, 255, 256].map(|start| writers.map(|w| tile(name, 10, start, w, 1))).concat();
+    put(store, names.iter().rev().flat_map(|name| tiles(name).into_iter().rev()).collect()).await;
+    for name in names {
+        let found = read(store, range(name, 10, i64::MIN, i64::MAX)).await;
+        assert_eq!(found, tiles(name), "by start, then writer, of the partition {name:?} only");
+    }
+    assert_eq!(store.remove(&partition(&[0xFF; 2])).await.expect("tiles can be removed"), 24, "of one partition");
+    assert_eq!(store.remove(&partition(&[0])).await.expect("tiles can be removed"), 5 * 24, "of five");
+    assert_eq!(read(store, range(&[0xFF], 10, 0, 1)).await.len(), 6, "the neighbour is still there");
+    clear(store).await;
+}
+
 async fn ranges_are_exact(store: &dyn OnlineStore) {
     let starts = [i64::MIN, -20, -10, 0, 10, 20];
     let mut all: Vec<Tile> = starts.iter().map(|s| tile(b"r", 10, *s, "w", 1)).collect();
@@ -91,6 +133,9 @@ async fn batches_keep_their_order(store: &dyn OnlineStore) {
     let ranges = [range(b"b", 10, 50, 70), range(b"none", 10, 0, 90), range(b"b", 10, 0, 10), range(b"b", 10, 50, 70)];
     let found = store.read(&ranges, 0).await.expect("tiles can be read");
     assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0, 1, 2]);
+    let many: Vec<TileRange> = (0..150).map(|i| range(b"b", 10, i % 9 * 10, i % 9 * 10 + 1)).collect();
+    let found = store.read(&many, 0).await.expect("more ranges than a remote store takes at once").concat();
+    assert_eq!(found, (0..150).map(|i| tile(b"b", 10, i % 9 * 10, "w", 1)).collect::<Vec<_>>());
     assert_eq!(store.read(&[], 0).await.expect("no ranges"), Vec::<Vec<Tile>>::new());
     clear(store).await;
 }
@@ -99,6 +144,10 @@ async fn expired_tiles_are_not_read(store: &dyn OnlineStore) {
     put(store, vec![Tile { expires_at: Some(100), ..tile(b"t", 10, 0, "w", 1) }]).await;
     let count = async |now| store.read(&[range(b"t", 10, 0, 1)], now).await.expect("tiles can be read")[0].len();
     assert_eq!([count(99).await, count(100).await, count(101).await], [1, 0, 0], "gone from its expiry on");
+    put(store, vec![Tile { expires_at: Some(-100), ..tile(b"t", 10, 0, "w", 2) }]).await;
+    assert_eq!([count(-101).await, count(-100).await], [1, 0], "before 1970 too");
+    put(store, vec![tile(b"t", 10, 0, "w", 3)]).await;
+    assert_eq!(count(i64::MAX).await, 1, "never, without an expiry");
     clear(store).await;
 }
 
@@ -106,6 +155,9 @@ async fn big_and_many_tiles_are_kept(store: &dyn OnlineStore) {
     let big = Tile { partial: (0..300_000u32).map(|i| i as u8).collect(), ..tile(b"big", 10, 0, "w", 1) };
     put(store, vec![big.clone()]).await;
     assert_eq!(read(store, range(b"big", 10, 0, 1)).await, [big]);
+    let empty = Tile { partial: vec![], last_event: i64::MIN, ..tile(b"empty", 10, 0, "w", 1) };
+    put(store, vec![empty.clone()]).await;
+    assert_eq!(read(store, range(b"empty", 10, 0, 1)).await, [empty]);
     let many: Vec<Tile> = (0..10_000).map(|i| tile(b"many", 10, i * 10, "w", 1)).collect();
     assert_eq!(put(store, many.clone()).await, 10_000);
     assert_eq!(put(store, many.clone()).await, 0, "writing the same again changes nothing");

@@ -46,8 +46,7 @@ impl EmbeddedStore {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|e| Error::from(e).context(format!("creating {}", folder.display())))?;
+            std::fs::create_dir_all(folder).map_err(|e| unusable(e, &path))?;
         }
         let database = Database::create(&path).map_err(|e| open_error(e, &path))?;
         let transaction = database.begin_write().map_err(|e| failed(e, &path))?;
@@ -56,7 +55,8 @@ impl EmbeddedStore {
         Ok(Self { file: Arc::new(OpenFile::Write(database, path)) })
     }
 
-    /// Opens the file for reading only: several processes can.
+    /// Opens the file for reading only: several processes can. If its last writer was killed, the file is first
+    /// brought back to the last commit; only then must it be writable.
     ///
     /// Errors: as [`open`](Self::open); [`NotFound`](ErrorKind::NotFound) if there is no file.
     pub fn open_read_only(path: impl Into<PathBuf>) -> Result<Self> {
@@ -65,9 +65,18 @@ impl EmbeddedStore {
             let text = format!("no online store at {}: run a job with MATERIALIZE FEATURE VIEW first", path.display());
             return Err(Error::not_found(text));
         }
-        let database = ReadOnlyDatabase::open(&path).map_err(|e| open_error(e, &path))?;
+        let database = match ReadOnlyDatabase::open(&path) {
+            Err(DatabaseError::RepairAborted) => recover(&path).and_then(|()| ReadOnlyDatabase::open(&path)),
+            opened => opened,
+        };
+        let database = database.map_err(|e| open_error(e, &path))?;
         Ok(Self { file: Arc::new(OpenFile::Read(database, path)) })
     }
+}
+
+/// Brings a file whose writer was killed back to its last commit, which redb does only when it may write.
+fn recover(path: &Path) -> Result<(), DatabaseError> {
+    Database::open(path)?.close()
 }
 
 impl OpenFile {
@@ -84,6 +93,10 @@ impl OpenFile {
         }
     }
 
+    fn header<'a>(&self, value: &'a [u8]) -> Result<Header<'a>> {
+        decode_header(value).ok_or_else(|| damaged("a tile has an unknown format", self.path()))
+    }
+
     fn put(&self, mut tiles: Vec<Tile>) -> Result<usize> {
         tiles.sort_by(|a, b| a.key.cmp(&b.key));
         let fail = |e: redb::Error| failed(e, self.path());
@@ -94,7 +107,7 @@ impl OpenFile {
             for tile in tiles {
                 let key = encode_key(&tile.key);
                 let newer = match table.get(key.as_slice()).map_err(|e| fail(e.into()))? {
-                    Some(known) => tile.position > decode_value(&tile.key, known.value())?.position,
+                    Some(known) => tile.position > self.header(known.value())?.position,
                     None => true,
                 };
                 if newer {
@@ -103,7 +116,10 @@ impl OpenFile {
                 }
             }
         }
-        transaction.commit().map_err(|e| fail(e.into()))?;
+        // What is there already was durable before, so that writing it again costs no sync.
+        if stored > 0 {
+            transaction.commit().map_err(|e| fail(e.into()))?;
+        }
         Ok(stored)
     }
 
@@ -123,9 +139,10 @@ impl OpenFile {
             let mut tiles = Vec::new();
             for entry in table.range(low.as_slice()..high.as_slice()).map_err(|e| fail(e.into()))? {
                 let (key, value) = entry.map_err(|e| fail(e.into()))?;
-                let tile = decode_value(&decode_key(range, key.value())?, value.value())?;
-                if tile.expires_at.is_none_or(|at| at > now) {
-                    tiles.push(tile);
+                let header = self.header(value.value())?;
+                if header.expires_at.is_none_or(|at| at > now) {
+                    let key = decode_key(range, key.value()).ok_or_else(|| damaged("a key can't be read", self.path()))?;
+                    tiles.push(header.tile(key));
                 }
             }
             Ok(tiles)
@@ -163,32 +180,39 @@ impl OpenFile {
 #[async_trait]
 impl OnlineStore for EmbeddedStore {
     async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
-        let file = Arc::clone(&self.file);
-        blocking(move || file.put(tiles)).await
+        blocking(Arc::clone(&self.file), move |file| file.put(tiles)).await
     }
 
     async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
-        let (file, ranges) = (Arc::clone(&self.file), ranges.to_vec());
-        blocking(move || file.read(&ranges, now)).await
+        let ranges = ranges.to_vec();
+        blocking(Arc::clone(&self.file), move |file| file.read(&ranges, now)).await
     }
 
     async fn remove(&self, prefix: &[u8]) -> Result<usize> {
-        let (file, prefix) = (Arc::clone(&self.file), prefix.to_vec());
-        blocking(move || file.remove(&prefix)).await
+        let prefix = prefix.to_vec();
+        blocking(Arc::clone(&self.file), move |file| file.remove(&prefix)).await
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(e.to_string()))?
+/// Runs `work` where it may block. redb panics on some damaged pages, so that a panic there is damage too.
+async fn blocking<T: Send + 'static>(
+    file: Arc<OpenFile>,
+    work: impl FnOnce(&OpenFile) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let path = file.path().to_owned();
+    tokio::task::spawn_blocking(move || work(&file)).await.map_err(|e| match e.is_panic() {
+        true => damaged("the storage engine stopped at a page of it", &path),
+        false => Error::internal(e.to_string()),
+    })?
 }
 
 fn open_error(e: DatabaseError, path: &Path) -> Error {
     match e {
-        DatabaseError::DatabaseAlreadyOpen => {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             Error::conflict(format!("another featurectl has {} open: wait for it to end", path.display()))
         }
         DatabaseError::Storage(StorageError::Io(e)) if e.kind() != std::io::ErrorKind::InvalidData => {
-            Error::from(e).context(format!("opening {}", path.display()))
+            unusable(e, path)
         }
         e => damaged(e, path),
     }
@@ -197,10 +221,19 @@ fn open_error(e: DatabaseError, path: &Path) -> Error {
 fn failed(e: impl Into<redb::Error>, path: &Path) -> Error {
     match e.into() {
         redb::Error::Io(e) => Error::from(e).context(format!("online store {}", path.display())),
+        redb::Error::PreviousIo => {
+            let text = format!("an earlier write to {} failed: make room on its disk and run again", path.display());
+            Error::invalid(text)
+        }
         redb::Error::TableDoesNotExist(_) => damaged("it has no tiles", path),
         e @ redb::Error::Corrupted(_) => damaged(e, path),
         e => Error::internal(format!("online store {}: {e}", path.display())),
     }
+}
+
+fn unusable(e: std::io::Error, path: &Path) -> Error {
+    let text = format!("can't open {} ({e}): its folder must be writable, with free space", path.display());
+    Error::invalid(text).with_source(e)
 }
 
 fn damaged(e: impl std::fmt::Display, path: &Path) -> Error {
@@ -237,16 +270,15 @@ fn bound(range: &TileRange, start: i64) -> Vec<u8> {
     head(&range.partition, range.length, start)
 }
 
-/// The key of a tile that was found in `range`: only its start and writer are news.
-fn decode_key(range: &TileRange, key: &[u8]) -> Result<TileKey> {
-    let damaged = || Error::data("a key of the online store is damaged: remove the file and MATERIALIZE again");
+/// The key of a tile that was found in `range`: only its start and writer are news. `None` if it is damaged.
+fn decode_key(range: &TileRange, key: &[u8]) -> Option<TileKey> {
     let prefix = escaped(&range.partition).len() + 2 + 8;
-    let (start, writer) = key.get(prefix..).and_then(|rest| rest.split_at_checked(8)).ok_or_else(damaged)?;
-    Ok(TileKey {
+    let (start, writer) = key.get(prefix..)?.split_first_chunk()?;
+    Some(TileKey {
         partition: range.partition.clone(),
         length: range.length,
-        start: i64::from_be_bytes(start.try_into().map_err(|_| damaged())?) ^ i64::MIN,
-        writer: String::from_utf8(writer.to_vec()).map_err(|_| damaged())?,
+        start: i64::from_be_bytes(*start) ^ i64::MIN,
+        writer: String::from_utf8(writer.to_vec()).ok()?,
     })
 }
 
@@ -260,19 +292,35 @@ fn encode_value(tile: &Tile) -> Vec<u8> {
     out
 }
 
-fn decode_value(key: &TileKey, value: &[u8]) -> Result<Tile> {
-    let damaged =
-        || Error::data("a tile of the online store has an unknown format: remove the file and MATERIALIZE again");
-    if value.len() < HEADER || value[0] != FORMAT {
-        return Err(damaged());
+/// A value without a copy of its partial, to decide by position or expiry first.
+struct Header<'a> {
+    position: Position,
+    last_event: i64,
+    expires_at: Option<i64>,
+    partial: &'a [u8],
+}
+
+impl Header<'_> {
+    fn tile(self, key: TileKey) -> Tile {
+        let Self { position, last_event, expires_at, partial } = self;
+        Tile { key, position, last_event, expires_at, partial: partial.to_vec() }
     }
-    let number = |at: usize| value[at..at + 8].try_into().map(i64::from_le_bytes).map_err(|_| damaged());
-    let expires = number(33)?;
-    Ok(Tile {
-        key: key.clone(),
-        position: Position(value[1..25].try_into().map_err(|_| damaged())?),
-        last_event: number(25)?,
-        expires_at: (expires != i64::MAX).then_some(expires),
-        partial: value[HEADER..].to_vec(),
+}
+
+/// `None` for a value of another format, or a damaged one.
+fn decode_header(value: &[u8]) -> Option<Header<'_>> {
+    let (format, rest) = value.split_first()?;
+    let (position, rest) = rest.split_first_chunk()?;
+    let (last_event, rest) = rest.split_first_chunk()?;
+    let (expires_at, partial) = rest.split_first_chunk()?;
+    let expires_at = i64::from_le_bytes(*expires_at);
+    (*format == FORMAT).then_some(Header {
+        position: Position(*position),
+        last_event: i64::from_le_bytes(*last_event),
+        expires_at: (expires_at != i64::MAX).then_some(expires_at),
+        partial,
     })
 }
+
+#[cfg(test)]
+mod tests;

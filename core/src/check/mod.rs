@@ -84,6 +84,13 @@ pub trait Outside: Send + Sync {
     fn algorithms(&self) -> &'static [&'static str];
 }
 
+/// What earlier texts of a session defined, beside the tables and services that its catalog holds.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    views: BTreeMap<String, Arc<FeatureView>>,
+    training_sets: BTreeMap<String, Arc<TrainingSet>>,
+}
+
 /// Checks statements one after the other, against a session.
 pub struct Analyzer {
     ctx: SessionContext,
@@ -92,9 +99,7 @@ pub struct Analyzer {
     functions: Functions,
     outside: Arc<dyn Outside>,
     serve: Serve,
-    views: BTreeMap<String, Arc<FeatureView>>,
-    training_sets: BTreeMap<String, Arc<TrainingSet>>,
-    models: BTreeMap<String, Arc<Model>>,
+    known: Known,
     /// Names given in this job, to find a name that is given twice.
     given: BTreeMap<(ObjectKind, String), Span>,
     /// Definitions that did not check: not worth a second diagnostic where they are used.
@@ -122,9 +127,7 @@ impl Analyzer {
             functions,
             outside,
             serve,
-            views: BTreeMap::new(),
-            training_sets: BTreeMap::new(),
-            models: BTreeMap::new(),
+            known: Known::default(),
             given: BTreeMap::new(),
             broken: BTreeSet::new(),
             registered: BTreeSet::new(),
@@ -137,14 +140,14 @@ impl Analyzer {
         self
     }
 
-    /// Takes the next text to check, against the same catalog.
-    pub fn set_source(&mut self, source: Source) {
-        self.source = source;
+    /// What earlier texts of the same session defined.
+    pub fn with_known(self, known: Known) -> Self {
+        Self { known, ..self }
     }
 
-    /// The text being checked.
-    pub fn source(&self) -> &Source {
-        &self.source
+    /// What is defined now, for the next text.
+    pub fn into_known(self) -> Known {
+        self.known
     }
 
     /// Checks one statement.
@@ -242,8 +245,8 @@ impl Analyzer {
     }
 
     fn materialize(&self, view: &Ident, until: Option<&Expr>) -> Found<Checked> {
-        let Some(found) = self.views.get(&view.value) else {
-            return Err(self.unknown(ObjectKind::FeatureView, view, self.views.keys()));
+        let Some(found) = self.known.views.get(&view.value) else {
+            return Err(self.unknown(ObjectKind::FeatureView, view, self.known.views.keys()));
         };
         let until = until.map(|e| self.instant(e)).transpose()?;
         Ok(Checked::Materialize { view: Arc::clone(found), until })
@@ -309,13 +312,12 @@ impl Analyzer {
         let here = self.given.remove(&key).is_some();
         match kind {
             ObjectKind::FeatureView => {
-                self.views.remove(&name.value);
+                self.known.views.remove(&name.value);
                 let _ = self.ctx.deregister_table(name.value.as_str());
             }
             ObjectKind::FeatureService => self.relations.remove(&name.value),
-            ObjectKind::TrainingSet => drop(self.training_sets.remove(&name.value)),
-            ObjectKind::Model => drop(self.models.remove(&name.value)),
-            ObjectKind::Table => {}
+            ObjectKind::TrainingSet => drop(self.known.training_sets.remove(&name.value)),
+            ObjectKind::Model | ObjectKind::Table => {}
         }
         if !here && !if_exists && !self.registered.contains(&key) {
             let known: Vec<String> =

@@ -14,8 +14,8 @@ impl Analyzer {
     pub(super) fn model(&mut self, create: &CreateModel) -> Found<Arc<Model>> {
         let mut problems = Vec::new();
         self.check_algorithm(create, &mut problems);
-        let Some(set) = self.training_sets.get(&create.training_set.value).cloned() else {
-            problems.extend(self.unknown(ObjectKind::TrainingSet, &create.training_set, self.training_sets.keys()));
+        let Some(set) = self.known.training_sets.get(&create.training_set.value).cloned() else {
+            problems.extend(self.unknown(ObjectKind::TrainingSet, &create.training_set, self.known.training_sets.keys()));
             return Err(problems);
         };
         let label_type = self.check_label(&set, &create.label, &mut problems);
@@ -46,7 +46,6 @@ impl Analyzer {
             sql: canonical(create),
         });
         self.outside.declare_model(&model.name, &model.features);
-        self.models.insert(model.name.clone(), Arc::clone(&model));
         Ok(model)
     }
 

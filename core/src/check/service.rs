@@ -191,7 +191,7 @@ impl Analyzer {
             features: service.output.fields().iter().map(|f| f.name().clone()).collect(),
             sql: format!("TRAINING SET {} FROM SERVICE {} AS {}", create.name, create.service, create.query),
         });
-        self.training_sets.insert(set.name.clone(), Arc::clone(&set));
+        self.known.training_sets.insert(set.name.clone(), Arc::clone(&set));
         Ok(set)
     }
 }

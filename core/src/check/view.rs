@@ -95,7 +95,7 @@ impl Analyzer {
         let table = FeatureViewTable::new(Arc::clone(&view), self.serve);
         let registered = self.ctx.register_table(view.name.as_str(), Arc::new(table));
         registered.map_err(|e| vec![query::diagnose(&e, &self.source, span, &[])])?;
-        self.views.insert(view.name.clone(), Arc::clone(&view));
+        self.known.views.insert(view.name.clone(), Arc::clone(&view));
         Ok(view)
     }
 
