@@ -9,6 +9,7 @@ use arrow::datatypes::Schema;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::CreateExternalTable;
 use featurectl_connectors as connectors;
 use featurectl_core::aggregate::{AggregateFunction, Functions};
 use featurectl_core::asof::{FeatureRelations, Serve};
@@ -256,8 +257,8 @@ struct World {
 }
 
 impl Outside for World {
-    fn locate(&self, location: &str, format: &str) -> Result<String> {
-        connectors::locate(&self.root, location, format)
+    fn locate(&self, location: &str, table: &CreateExternalTable) -> Result<String> {
+        connectors::locate(&self.root, location, table)
     }
 
     fn declare_model(&self, name: &str, features: &[String]) {

@@ -1,6 +1,6 @@
 //! A binary of one's own: all of featurectl's verbs, with one more aggregation.
 //!
-//! `cargo run --example custom_binary -- run job.sql`, where the job may say `geo_mean(x) OVER d7`.
+//! `cargo run --example custom_binary -- run examples/custom_binary.sql`, a job that says `geo_mean(factor) OVER …`.
 
 use std::process::ExitCode;
 use std::sync::Arc;

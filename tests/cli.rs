@@ -204,3 +204,125 @@ print('ok')\n";
         .expect("Python runs");
     assert_eq!(text(&output.stdout).trim(), "ok", "{}", text(&output.stderr));
 }
+
+/// Every write above a size fails, as on a full disk: nothing half-written is taken for a result, and the next run ends
+/// as if there had been none before.
+#[test]
+#[cfg(unix)]
+fn a_disk_that_takes_no_more_is_a_clear_error_and_the_next_run_is_whole() {
+    let folder = project();
+    let mut failed = 0;
+    for blocks in [1, 8, 24, 64, 200, 600] {
+        let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" run job.sql");
+        let output = Command::new("bash")
+            .args(["-c", &limited, env!("CARGO_BIN_EXE_featurectl")])
+            .current_dir(folder.path())
+            .output()
+            .expect("bash runs");
+        let err = text(&output.stderr);
+        assert!(!err.contains("panicked"), "at {blocks} blocks: {err}");
+        if !output.status.success() {
+            failed += 1;
+            assert!(matches!(output.status.code(), Some(1 | 2)), "at {blocks} blocks: {:?}", output.status);
+            assert!(err.contains("error: ") && err.contains("File too large"), "at {blocks} blocks: {err}");
+        }
+    }
+    assert!(failed >= 3, "only {failed} runs met the limit");
+    let whole = featurectl(folder.path(), &["run", "job.sql"]);
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    assert_eq!(crate::kill::outcome(folder.path()), {
+        let calm = project();
+        assert!(featurectl(calm.path(), &["run", "job.sql"]).status.success());
+        crate::kill::outcome(calm.path())
+    });
+}
+
+/// `/sys` takes no new files from anybody, the superuser included.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_that_cannot_be_written_is_a_clear_error() {
+    let folder = project();
+    let at = folder.path();
+    std::fs::write(at.join("featurectl.toml"), "[profile.default]\nstore = '/sys/featurectl'\n").expect("a file");
+    fails(at, &["run", "job.sql", "--set", "out=out"], 1, &["/sys/featurectl"]);
+    std::fs::remove_file(at.join("featurectl.toml")).expect("it was there");
+    job(at, "COPY (SELECT 1 AS a) TO '/sys/scores' STORED AS PARQUET");
+    fails(at, &["run", "test.sql"], 1, &["writing /sys/scores", "test.sql:1"]);
+    fails(at, &["-C", "/sys/kernel", "init"], 1, &["writing ./featurectl.toml", "Permission denied"]);
+}
+
+#[test]
+fn a_csv_header_that_differs_from_the_declared_columns_is_refused() {
+    let folder = project();
+    let at = folder.path();
+    let table = |file: &str, options: &str| {
+        job(
+            at,
+            &format!(
+                "CREATE EXTERNAL TABLE p (id BIGINT, amount DOUBLE) STORED AS CSV LOCATION 'data/{file}' {options};\nSELECT * FROM p"
+            ),
+        );
+    };
+    let write = |file: &str, rows: &str| std::fs::write(at.join("data").join(file), rows).expect("a file");
+    for (header, found) in
+        [("amount,id", "`amount, id`"), ("id,amuont", "`id, amuont`"), ("id", "`id`"), ("1,2.5", "`1, 2.5`")]
+    {
+        write("wrong.csv", &format!("{header}\n1,2.5\n"));
+        table("wrong.csv", "");
+        fails(at, &["run", "test.sql"], 1, &["wrong.csv: its header is", found, "`id, amount`", "test.sql:1:"]);
+    }
+    table("wrong.csv", "OPTIONS ('format.has_header' 'false')");
+    assert!(featurectl(at, &["run", "test.sql"]).status.success(), "a file without a header");
+    write("right.csv", "ID;Amount\n1;2.5\n");
+    table("right.csv", "OPTIONS ('format.delimiter' ';')");
+    assert!(featurectl(at, &["run", "test.sql"]).status.success());
+    write("bad.csv", "id,amount\n1,2.5\n2,much\n");
+    table("bad.csv", "");
+    fails(at, &["run", "test.sql"], 1, &["test.sql:2", "much", "Float64", "line 2"]);
+}
+
+#[test]
+fn an_empty_table_trains_nothing_and_says_so() {
+    let folder = project();
+    let at = folder.path();
+    let sql = std::fs::read_to_string(at.join("job.sql")).expect("the job");
+    let header = "payment_id,customer,paid_at,amount,fraud\n";
+    std::fs::write(at.join("data/payments.csv"), header).expect("a file");
+    job(at, &sql);
+    fails(at, &["run", "test.sql"], 1, &["training set `fraud_set` is empty"]);
+    assert!(!at.join(".featurectl/models/fraud").exists());
+}
+
+/// The model of a program of the user's own is trained, stored and used like the built-in one.
+#[test]
+fn a_script_of_ones_own_trains_a_model_that_scores() {
+    std::env::var("FEATURECTL_PYTHON").expect("run ./test, which makes the Python environment");
+    let folder = project();
+    let at = folder.path();
+    let script = "\
+import json, os, pathlib, lightgbm, numpy, pyarrow.parquet as parquet\n\
+settings = json.loads(os.environ['SM_HPS'])\n\
+rows = parquet.read_table(os.environ['SM_CHANNEL_TRAIN'])\n\
+column = lambda name: rows[name].to_numpy().astype('float64')\n\
+names = settings['features']\n\
+matrix = numpy.column_stack([column(name) for name in names])\n\
+data = lightgbm.Dataset(matrix, column(settings['label']), feature_name=names)\n\
+model = lightgbm.train({'objective': 'binary', 'verbose': -1, 'num_threads': 1}, data, settings['rounds'])\n\
+model.save_model(str(pathlib.Path(os.environ['SM_MODEL_DIR']) / 'model.txt'))\n";
+    std::fs::write(at.join("train.py"), script).expect("a script");
+    let sql = std::fs::read_to_string(at.join("job.sql")).expect("the job");
+    job(at, &sql.replace("USING gbdt OPTIONS (rounds 100)", "USING script 'train.py' OPTIONS (rounds 20)"));
+    let run = || featurectl(at, &["run", "test.sql", "-o", "json"]);
+    let first = run();
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&first.stdout).expect("JSON");
+    let auc = report["steps"][2]["figures"]["metrics"]["test"]["auc"].as_f64().expect("an AUC");
+    assert!(auc > 0.8, "{report}");
+    assert_eq!(report["steps"][3]["figures"]["rows"], 4000);
+    let again: serde_json::Value = serde_json::from_slice(&run().stdout).expect("JSON");
+    assert!(again["steps"].as_array().expect("steps").iter().all(|s| s["unchanged"] == true), "{again}");
+    std::fs::write(at.join("train.py"), script.replace("save_model", "no_such_method")).expect("a script");
+    let failed = run();
+    assert_eq!(failed.status.code(), Some(1), "{}", text(&failed.stderr));
+    assert!(text(&failed.stderr).contains("no_such_method"), "{}", text(&failed.stderr));
+}

@@ -50,7 +50,7 @@ fn a_killed_run_started_again_ends_like_one_that_was_not_killed() {
 }
 
 /// Scores, training set, model and online values, without run ids and file names.
-fn outcome(folder: &Path) -> String {
+pub(crate) fn outcome(folder: &Path) -> String {
     let query = "CREATE EXTERNAL TABLE scores STORED AS PARQUET LOCATION 'out/scores';\n\
                  CREATE EXTERNAL TABLE fraud_set STORED AS DELTA LOCATION '.featurectl/offline/fraud_set';\n\
                  SELECT count(*), min(p), max(p), round(sum(p), 6), round(sum(p * payment_id), 3) FROM scores;\n\

@@ -100,7 +100,9 @@ pub(crate) async fn run(session: &Session, job: &Job, emit: OnEvent<'_>) -> Resu
     let id = uuid::Uuid::now_v7().simple().to_string();
     let mut run = Run { session, id, steps: vec![], emit };
     for (order, (parsed, checked)) in job.statements.iter().enumerate() {
-        run.statement(order, parsed, checked, writes).await?;
+        let done = run.statement(order, parsed, checked, writes).await;
+        let (line, _) = job.source.position(parsed.span.start);
+        done.map_err(|e| e.context(format!("{}:{line}", job.source.name)))?;
     }
     let report = RunReport {
         run_id: run.id,

@@ -1,13 +1,15 @@
 //! Files and folders of files.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
+use datafusion::arrow::csv::reader::Format;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::CreateExternalTable;
 use deltalake::delta_datafusion::DeltaTableFactory;
 use featurectl_core::{Error, Result, closest};
 use futures::TryStreamExt;
@@ -22,8 +24,9 @@ pub fn register_formats(ctx: &SessionContext) {
 /// The full path of a location that a user wrote relative to `root`; a URL is left as it is.
 ///
 /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is no such file or folder,
-/// [`Data`](featurectl_core::ErrorKind::Data) if the file is empty or, for `PARQUET`, has no footer.
-pub fn locate(root: &Path, location: &str, format: &str) -> Result<String> {
+/// [`Data`](featurectl_core::ErrorKind::Data) if the file is empty, has no footer (Parquet), or has other columns than
+/// the table declares (CSV).
+pub fn locate(root: &Path, location: &str, table: &CreateExternalTable) -> Result<String> {
     if location.contains("://") {
         return Ok(location.to_string());
     }
@@ -33,22 +36,62 @@ pub fn locate(root: &Path, location: &str, format: &str) -> Result<String> {
         if meta.is_file() && meta.len() == 0 {
             return Err(Error::data(format!("{} is empty", path.display())));
         }
-        if meta.is_file() {
-            let doing = || format!("opening {}", path.display());
-            let file = File::open(&path).map_err(|e| Error::from(e).context(doing()))?;
-            if format.eq_ignore_ascii_case("parquet") {
-                check_parquet(file, meta.len()).map_err(|e| e.context(doing()))?;
-            }
-        }
         if meta.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                let file = entry?.path();
+                let extension = file.extension().unwrap_or_default();
+                if file.is_file() && extension.eq_ignore_ascii_case(&table.file_type) {
+                    check_file(&file, table)?;
+                }
+            }
             return Ok(format!("{}/", path.display()));
         }
+        check_file(&path, table)?;
     }
     Ok(path.display().to_string())
 }
 
+fn check_file(path: &Path, table: &CreateExternalTable) -> Result<()> {
+    let doing = || format!("opening {}", path.display());
+    let file = File::open(path).map_err(|e| Error::from(e).context(doing()))?;
+    let checked = match table.file_type.to_lowercase().as_str() {
+        "parquet" => check_parquet(file),
+        "csv" => check_header(file, table),
+        _ => Ok(()),
+    };
+    checked.map_err(|e| e.context(doing()))
+}
+
+/// DataFusion reads declared columns by their place, whatever the header says; a header that says otherwise would
+/// give wrong values.
+fn check_header(file: File, table: &CreateExternalTable) -> Result<()> {
+    let option = |name: &str| {
+        let (_, value) = table.options.iter().find(|(k, _)| k.trim_start_matches("format.") == name)?;
+        Some(value.to_string().trim_matches('\'').to_lowercase())
+    };
+    let headerless = option("has_header").is_some_and(|v| v == "false");
+    if table.columns.is_empty() || headerless || option("compression").is_some() {
+        return Ok(());
+    }
+    let delimiter = option("delimiter").and_then(|d| d.bytes().next()).unwrap_or(b',');
+    let format = Format::default().with_header(true).with_delimiter(delimiter);
+    let (header, _) = format.infer_schema(BufReader::new(file), Some(0))?;
+    let found: Vec<&str> = header.fields().iter().map(|f| f.name().trim()).collect();
+    let declared: Vec<&str> = table.columns.iter().map(|c| c.name.value.as_str()).collect();
+    if found.len() == declared.len() && found.iter().zip(&declared).all(|(f, d)| f.eq_ignore_ascii_case(d)) {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "its header is `{}`, but the table's columns are `{}`: declare them in the order of the file, or leave them out; \
+         a file without a header takes OPTIONS ('format.has_header' 'false')",
+        found.join(", "),
+        declared.join(", ")
+    )))
+}
+
 /// A Parquet file ends with its footer, the footer's length and `PAR1`. A damaged length must not reach the reader.
-fn check_parquet(mut file: File, len: u64) -> Result<()> {
+fn check_parquet(mut file: File) -> Result<()> {
+    let len = file.metadata()?.len();
     let damaged = || Error::data("this is no Parquet file, or it is damaged: its footer is missing");
     if len < 12 {
         return Err(damaged());

@@ -141,7 +141,8 @@ impl OpenFile {
                 let (key, value) = entry.map_err(|e| fail(e.into()))?;
                 let header = self.header(value.value())?;
                 if header.expires_at.is_none_or(|at| at > now) {
-                    let key = decode_key(range, key.value()).ok_or_else(|| damaged("a key can't be read", self.path()))?;
+                    let key =
+                        decode_key(range, key.value()).ok_or_else(|| damaged("a key can't be read", self.path()))?;
                     tiles.push(header.tile(key));
                 }
             }
@@ -211,9 +212,7 @@ fn open_error(e: DatabaseError, path: &Path) -> Error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             Error::conflict(format!("another featurectl has {} open: wait for it to end", path.display()))
         }
-        DatabaseError::Storage(StorageError::Io(e)) if e.kind() != std::io::ErrorKind::InvalidData => {
-            unusable(e, path)
-        }
+        DatabaseError::Storage(StorageError::Io(e)) if e.kind() != std::io::ErrorKind::InvalidData => unusable(e, path),
         e => damaged(e, path),
     }
 }

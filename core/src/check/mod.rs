@@ -69,11 +69,11 @@ pub struct Copy {
 
 /// What the outside world tells the analyzer.
 pub trait Outside: Send + Sync {
-    /// The full URL or path of a location as a user writes it, for a table of `format`: `PARQUET`.
+    /// The full URL or path of a location as a user writes it, one of those of `table`.
     ///
     /// Errors: [`NotFound`](crate::ErrorKind::NotFound) if there is nothing there, [`Data`](crate::ErrorKind::Data) if
-    /// it is plainly not of that format.
-    fn locate(&self, location: &str, format: &str) -> crate::Result<String>;
+    /// it is plainly not what `table` says.
+    fn locate(&self, location: &str, table: &CreateExternalTable) -> crate::Result<String>;
     /// Makes `name` known to `predict`, with its features; it may not be trained yet.
     fn declare_model(&self, name: &str, features: &[String]);
     /// The features of a model known to `predict`.
@@ -222,7 +222,7 @@ impl Analyzer {
         let mut table = as_written.clone();
         let outcome = async {
             for location in &mut table.locations {
-                *location = self.outside.locate(location, &as_written.file_type)?;
+                *location = self.outside.locate(location, as_written)?;
             }
             let plan = self.ctx.state().statement_to_plan(DfStatement::CreateExternalTable(table.clone())).await?;
             self.ctx.execute_logical_plan(plan).await

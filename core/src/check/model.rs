@@ -15,7 +15,11 @@ impl Analyzer {
         let mut problems = Vec::new();
         self.check_algorithm(create, &mut problems);
         let Some(set) = self.known.training_sets.get(&create.training_set.value).cloned() else {
-            problems.extend(self.unknown(ObjectKind::TrainingSet, &create.training_set, self.known.training_sets.keys()));
+            problems.extend(self.unknown(
+                ObjectKind::TrainingSet,
+                &create.training_set,
+                self.known.training_sets.keys(),
+            ));
             return Err(problems);
         };
         let label_type = self.check_label(&set, &create.label, &mut problems);

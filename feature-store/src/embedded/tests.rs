@@ -14,8 +14,12 @@ fn number() -> impl Strategy<Value = i64> {
 }
 
 fn tile_key() -> impl Strategy<Value = TileKey> {
-    (partition(), number(), number(), "[a-c\0é]{0,3}")
-        .prop_map(|(partition, length, start, writer)| TileKey { partition, length, start, writer })
+    (partition(), number(), number(), "[a-c\0é]{0,3}").prop_map(|(partition, length, start, writer)| TileKey {
+        partition,
+        length,
+        start,
+        writer,
+    })
 }
 
 fn range_of(key: &TileKey, start: i64, end: i64) -> TileRange {
