@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         (
             "at",
             arrow::compute::cast(
-                &StringArray::from(vec!["2013-01-01T10:00", "2013-01-01T11:00", "2013-01-01T10:00"]),
+                &StringArray::from(vec!["2013-01-01T10:00:00", "2013-01-01T11:00:00", "2013-01-01T10:00:00"]),
                 &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None),
             )?,
         ),

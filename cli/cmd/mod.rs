@@ -3,6 +3,7 @@
 mod get;
 mod init;
 mod job;
+mod plan;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub(crate) async fn run(args: Args, extensions: &Extensions) -> Result<ExitCode>
     match args.verb {
         Verb::Init { folder } => init::init(&folder),
         Verb::Check { job } => job::check(global, extensions, &job).await,
-        Verb::Plan { job } => job::plan(global, extensions, &job).await,
+        Verb::Plan { job } => plan::plan(global, extensions, &job).await,
         Verb::Run { job } => job::run(global, extensions, &job).await,
         Verb::Get { service, request, at } => get::get(global, extensions, &service, &request, at.as_deref()).await,
         Verb::Show { what, name } => show::show(global, what, name.as_deref()),

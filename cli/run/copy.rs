@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
 use featurectl_core::check::Copy;
-use featurectl_core::{Error, Result, lineage};
+use featurectl_core::{Error, Lineage, Result, lineage};
 use serde::{Deserialize, Serialize};
 
 use super::{Run, hash, input_hash, thousands};
+use crate::session::Session;
 
-/// What is known of an output.
+/// What is kept of a written output.
 #[derive(Debug, Serialize, Deserialize)]
-struct Output {
+pub(crate) struct Written {
     target: String,
     input_hash: String,
     /// Hash of the names and sizes of its files.
@@ -20,39 +21,57 @@ struct Output {
     run_id: String,
 }
 
+/// Where a COPY goes.
+pub(crate) struct Output {
+    pub(crate) target: PathBuf,
+    input_hash: String,
+    /// The file that says what was written.
+    note: PathBuf,
+    /// What was written, if nothing has changed since.
+    pub(crate) known: Option<Written>,
+}
+
+impl Session {
+    /// Where a COPY goes, and whether it is there already.
+    pub(crate) async fn output(&self, copy: &Copy, found: &Lineage, run_id: &str) -> Result<Output> {
+        if copy.target.contains("://") {
+            return Err(Error::invalid(format!("COPY TO `{}`: only local paths can be written yet", copy.target)));
+        }
+        let target = std::path::absolute(self.project.root.join(&copy.target))?;
+        let sources = self.source_versions(found, run_id).await?;
+        let input_hash = input_hash(&copy.sql, &copy.plan, found, &sources);
+        let note = self.project.store.join("registry/output").join(format!("{}.json", hash([copy.target.as_str()])));
+        let known = std::fs::read(&note).ok().and_then(|b| serde_json::from_slice::<Written>(&b).ok());
+        let known = known.filter(|k| k.input_hash == input_hash && listing(&target).is_ok_and(|l| l == k.files));
+        Ok(Output { target, input_hash, note, known })
+    }
+}
+
 impl Run<'_> {
     pub(super) async fn copy(&mut self, copy: &Copy) -> Result<()> {
         let found = lineage(&copy.plan)?;
         let verb = if found.models.is_empty() { "Wrote" } else { "Scored" };
         let started = self.begin(verb, &copy.target);
-        let session = self.session;
-        let sources = session.source_versions(&found, &self.id).await?;
-        let input_hash = input_hash(&copy.sql, &copy.plan, &found, &sources);
-        let target = self.target(&copy.target)?;
-        let note = session.project.store.join("registry/output").join(format!("{}.json", hash([copy.target.as_str()])));
-        let known = std::fs::read(&note).ok().and_then(|b| serde_json::from_slice::<Output>(&b).ok());
-        if let Some(known) =
-            known.filter(|k| k.input_hash == input_hash && listing(&target).is_ok_and(|l| l == k.files))
-        {
-            let figures = serde_json::json!({ "rows": known.rows });
-            self.done(verb, &copy.target, format!("{} rows", thousands(known.rows)), true, started, figures);
+        let output = self.session.output(copy, &found, &self.id).await?;
+        let figures = |rows: u64| serde_json::json!({ "rows": rows });
+        if let Some(known) = output.known {
+            let detail = format!("{} rows", thousands(known.rows));
+            self.done(verb, &copy.target, detail, true, started, figures(known.rows));
             return Ok(());
         }
-        let rows = self.write(copy, &target).await?;
-        let output =
-            Output { target: copy.target.clone(), input_hash, files: listing(&target)?, rows, run_id: self.id.clone() };
-        featurectl_feature_store::write(&note, &output)?;
+        let rows = self.write(copy, &output.target).await?;
+        let written = Written {
+            target: copy.target.clone(),
+            input_hash: output.input_hash,
+            files: listing(&output.target)?,
+            rows,
+            run_id: self.id.clone(),
+        };
+        featurectl_feature_store::write(&output.note, &written)?;
         let rate = rows as f64 / started.elapsed().as_secs_f64().max(1e-9);
         let detail = format!("{} rows at {} rows/s", thousands(rows), thousands(rate as u64));
-        self.done(verb, &copy.target, detail, false, started, serde_json::json!({ "rows": rows }));
+        self.done(verb, &copy.target, detail, false, started, figures(rows));
         Ok(())
-    }
-
-    fn target(&self, written: &str) -> Result<PathBuf> {
-        if written.contains("://") {
-            return Err(Error::invalid(format!("COPY TO `{written}`: only local paths can be written yet")));
-        }
-        Ok(std::path::absolute(self.session.project.root.join(written))?)
     }
 
     /// Writes beside the target and then puts it in the target's place; what a killed run left there is removed.

@@ -355,6 +355,11 @@ fn created_view(parsed: &Parsed) -> Option<String> {
     }
 }
 
+/// `1 feature`, `2 features`.
+pub(crate) fn plural(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// `336776` → `336,776`.
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();

@@ -301,7 +301,8 @@ fn latest_columns(view: &FeatureView) -> Vec<usize> {
 }
 
 /// Among right rows that are tied with the matching one, takes the greatest by all columns for `>` and `>=`, the
-/// smallest for `<` and `<=`: the choice must not depend on the order in which files are read.
+/// smallest for `<` and `<=`: the choice must not depend on the order in which files are read. Of a plain table, the
+/// columns are those that the query reads.
 fn break_ties(
     found: &mut [Option<usize>],
     right: &RecordBatch,

@@ -6,7 +6,7 @@
 //!  read    200 reads of 100 random ranges of 31 tiles
 //! ```
 //! Both start from an empty folder in each of five rounds, must give the same tiles, and see the same keys and values.
-//! Run it with `cargo bench -p featurectl-feature-store --bench embedded`; it prints medians and their ratio.
+//! Run it with `cargo run --release` in this folder; it prints medians and their ratio.
 
 use std::error::Error;
 use std::ops::Range;
