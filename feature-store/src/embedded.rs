@@ -212,9 +212,25 @@ fn open_error(e: DatabaseError, path: &Path) -> Error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             Error::conflict(format!("another featurectl has {} open: wait for it to end", path.display()))
         }
-        DatabaseError::Storage(StorageError::Io(e)) if e.kind() != std::io::ErrorKind::InvalidData => unusable(e, path),
+        DatabaseError::Storage(StorageError::Io(e)) if is_of_the_place(e.kind()) => unusable(e, path),
         e => damaged(e, path),
     }
+}
+
+/// Whether the folder or the disk is at fault, not the file's content.
+fn is_of_the_place(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind as Io;
+    matches!(
+        kind,
+        Io::PermissionDenied
+            | Io::ReadOnlyFilesystem
+            | Io::StorageFull
+            | Io::QuotaExceeded
+            | Io::FileTooLarge
+            | Io::NotFound
+            | Io::IsADirectory
+            | Io::NotADirectory
+    )
 }
 
 fn failed(e: impl Into<redb::Error>, path: &Path) -> Error {
