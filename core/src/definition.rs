@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Query;
@@ -81,20 +81,20 @@ pub struct AggregateCall {
 }
 
 impl AggregateCall {
-    /// Calls `f` with this call's columns of a view's events, whose times are `time`.
+    /// Calls `f` with this call's part of a view's events: their columns, and their times.
     pub(crate) fn over<T>(
         &self,
         view: &FeatureView,
-        events: &RecordBatch,
+        events: &[ArrayRef],
         time: &[Micros],
         f: impl FnOnce(&Events<'_>) -> Result<T>,
     ) -> Result<T> {
-        let args: Vec<_> = self.args.iter().map(|c| Arc::clone(events.column(*c))).collect();
+        let args: Vec<_> = self.args.iter().map(|c| Arc::clone(&events[*c])).collect();
         f(&Events {
             args: &args,
             time,
-            sequence: view.sequence_column().map(|c| events.column(c)),
-            filter: self.filter.map(|c| events.column(c).as_boolean()),
+            sequence: view.sequence_column().map(|c| &events[c]),
+            filter: self.filter.map(|c| events[c].as_boolean()),
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod check;
 mod definition;
 mod diagnostic;
 mod error;
+mod grouped;
 mod lineage;
 mod online;
 pub mod ordered;

@@ -12,6 +12,7 @@
 mod distinct;
 mod double_double;
 mod functions;
+mod kernels;
 mod moments;
 mod order;
 mod quantile;
@@ -82,6 +83,12 @@ pub trait Aggregation: Debug + Send + Sync + 'static {
     /// The filter is applied by the caller.
     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Self::Partial>>>;
 
+    /// The value of each range of rows, for each list of ranges, by a faster way than merging partials. `None`: there is
+    /// none for these events. The values must be those of [`merge`](Self::merge) and [`finish`](Self::finish).
+    fn windows(&self, _: &Events<'_>, _: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        Ok(None)
+    }
+
     /// Folds `other` into `into`.
     fn merge(&self, into: &mut Self::Partial, other: &Self::Partial);
 
@@ -101,7 +108,7 @@ pub trait Aggregator: Debug + Send + Sync {
     fn return_type(&self) -> DataType;
 
     /// The value of each range of rows, for each list of ranges. Within a list, starts and ends never decrease.
-    fn windows(&self, events: &Events<'_>, ranges: &[Vec<Range<usize>>]) -> Result<Vec<ArrayRef>>;
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Vec<ArrayRef>>;
 
     /// The encoded partial of each range of rows; empty bytes where no row counts.
     fn fold(&self, events: &Events<'_>, ranges: &[Range<usize>]) -> Result<Vec<Vec<u8>>>;
@@ -198,7 +205,10 @@ impl<A: Aggregation> Aggregator for Typed<A> {
         self.0.return_type()
     }
 
-    fn windows(&self, events: &Events<'_>, ranges: &[Vec<Range<usize>>]) -> Result<Vec<ArrayRef>> {
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Vec<ArrayRef>> {
+        if let Some(values) = self.0.windows(events, ranges)? {
+            return Ok(values);
+        }
         let lifted = self.lift(events)?;
         ranges.iter().map(|ranges| self.0.finish(&self.slide(&lifted, ranges))).collect()
     }

@@ -1,9 +1,16 @@
 //! `min`, `max`, `first_value` and `last_value` of any scalar type.
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, DynComparator, Float64Array, Int64Array, UInt64Array, make_comparator};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{SortOptions, cast, take};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::double_double::Reader;
+use super::kernels::{Counts, Minima, counted};
 use super::{Aggregation, Events};
 use crate::{Result, ordered};
 
@@ -23,6 +30,19 @@ impl Aggregation for Extreme {
 
     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Self::Partial>>> {
         ordered::encode(&events.args[0])
+    }
+
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        let Some(keys) = Keys::new(&self.data_type, self.max) else { return Ok(None) };
+        let counted = counted(events, Some(&events.args[0]));
+        let mut rows = keys.of(&events.args[0])?;
+        if let Some(counted) = &counted {
+            rows.iter_mut().zip(counted).filter(|(_, counts)| !counts).for_each(|(key, _)| *key = i64::MAX);
+        }
+        let (minima, counts) = (Minima::new(rows), Counts::new(counted.as_ref()));
+        let one = |r: &Range<usize>| (counts.of(r) > 0).then(|| minima.of(r));
+        let values = |r: &&[Range<usize>]| keys.values(r.iter().map(one));
+        ranges.iter().map(values).collect::<Result<_>>().map(Some)
     }
 
     fn merge(&self, into: &mut Self::Partial, other: &Self::Partial) {
@@ -45,6 +65,52 @@ impl Aggregation for Extreme {
         reader.bytes(1)?;
         Ok(reader.0.into())
     }
+}
+
+/// Values of at most 64 bits as integers of the same order, or of the opposite one for a maximum.
+struct Keys<'a> {
+    data_type: &'a DataType,
+    float: bool,
+    max: bool,
+}
+
+impl<'a> Keys<'a> {
+    fn new(data_type: &'a DataType, max: bool) -> Option<Self> {
+        use DataType as D;
+        let float = matches!(data_type, D::Float16 | D::Float32 | D::Float64);
+        let integer = matches!(
+            data_type,
+            D::Int8 | D::Int16 | D::Int32 | D::Int64 | D::UInt8 | D::UInt16 | D::UInt32 | D::Date64 | D::Timestamp(..)
+        );
+        (float || integer).then_some(Self { data_type, float, max })
+    }
+
+    fn of(&self, values: &ArrayRef) -> Result<Vec<i64>> {
+        let turn = |key: i64| if self.max { !key } else { key };
+        Ok(if self.float {
+            let values = cast(values, &DataType::Float64)?;
+            values.as_primitive::<Float64Type>().values().iter().map(|v| turn(float_key(v.to_bits() as i64))).collect()
+        } else {
+            let values = cast(values, &DataType::Int64)?;
+            values.as_primitive::<Int64Type>().values().iter().map(|v| turn(*v)).collect()
+        })
+    }
+
+    fn values(&self, keys: impl Iterator<Item = Option<i64>>) -> Result<ArrayRef> {
+        let turn = |key: i64| if self.max { !key } else { key };
+        let keys = keys.map(|k| k.map(turn));
+        let values: ArrayRef = if self.float {
+            Arc::new(keys.map(|k| k.map(|k| f64::from_bits(float_key(k) as u64))).collect::<Float64Array>())
+        } else {
+            Arc::new(keys.collect::<Int64Array>())
+        };
+        Ok(cast(&values, self.data_type)?)
+    }
+}
+
+/// The bits of a double in IEEE total order as an integer; its own inverse.
+fn float_key(bits: i64) -> i64 {
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
 }
 
 /// `first_value` and `last_value` by `(event time, sequence, value)`: a total order, so that ties are broken the same
@@ -80,6 +146,24 @@ impl Aggregation for Edge {
         Ok(values.into_iter().enumerate().map(stamp).collect())
     }
 
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        let counted = counted(events, Some(&events.args[0]));
+        let edges = edges(events.time.len(), counted.as_ref(), self.last);
+        let order = TieOrder::new(events)?;
+        let one = |r: &Range<usize>| {
+            let row = if self.last {
+                r.end.checked_sub(1).and_then(|row| edges[row])
+            } else {
+                edges.get(r.start).copied()?
+            };
+            let row = row.map(|row| row as usize).filter(|row| r.contains(row))?;
+            Some(order.winner(row, r, &counted, self.last) as u64)
+        };
+        let values =
+            |r: &&[Range<usize>]| Ok(take(&events.args[0], &r.iter().map(one).collect::<UInt64Array>(), None)?);
+        ranges.iter().map(values).collect::<Result<_>>().map(Some)
+    }
+
     fn merge(&self, into: &mut Stamped, other: &Stamped) {
         if if self.last { other > into } else { other < into } {
             into.clone_from(other);
@@ -103,5 +187,56 @@ impl Aggregation for Edge {
         let len = reader.u64()?;
         let sequence = reader.bytes(usize::try_from(len).unwrap_or(usize::MAX))?.into();
         Ok(Stamped { time, sequence, value: reader.0.into() })
+    }
+}
+
+/// For each row the last row that counts at or before it, or with `!last` the first one at or after it.
+fn edges(rows: usize, counted: Option<&BooleanBuffer>, last: bool) -> Vec<Option<u32>> {
+    let counts = |row: usize| counted.is_none_or(|c| c.value(row));
+    let mut out = vec![None; rows];
+    let mut known = None;
+    let mut see = |row: usize| {
+        known = if counts(row) { Some(row as u32) } else { known };
+        out[row] = known;
+    };
+    if last {
+        (0..rows).for_each(&mut see)
+    } else {
+        (0..rows).rev().for_each(&mut see)
+    }
+    out
+}
+
+/// Orders events of equal time.
+struct TieOrder<'a> {
+    time: &'a [i64],
+    comparators: Vec<DynComparator>,
+}
+
+impl<'a> TieOrder<'a> {
+    fn new(events: &Events<'a>) -> Result<Self> {
+        let nulls_first = SortOptions { descending: false, nulls_first: true };
+        let columns = events.sequence.into_iter().chain(&events.args[..1]);
+        let one = |c: &ArrayRef| make_comparator(c.as_ref(), c.as_ref(), nulls_first);
+        Ok(Self { time: events.time, comparators: columns.map(one).collect::<Result<_, _>>()? })
+    }
+
+    fn cmp(&self, a: usize, b: usize) -> Ordering {
+        self.comparators.iter().fold(Ordering::Equal, |order, c| order.then_with(|| c(a, b)))
+    }
+
+    /// Of the rows of `range` that count and have the time of `row`, an outermost one, the last or the first.
+    fn winner(&self, row: usize, range: &Range<usize>, counted: &Option<BooleanBuffer>, last: bool) -> usize {
+        let tied = |r: &usize| self.time[*r] == self.time[row];
+        let counts = |r: &usize| counted.as_ref().is_none_or(|c| c.value(*r));
+        let better = |best: usize, r: usize| {
+            let wanted = if last { Ordering::Greater } else { Ordering::Less };
+            if self.cmp(r, best) == wanted { r } else { best }
+        };
+        if last {
+            (range.start..row).rev().take_while(tied).filter(counts).fold(row, better)
+        } else {
+            (row + 1..range.end).take_while(tied).filter(counts).fold(row, better)
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `count`, `sum` and `avg`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt64Array};
@@ -7,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 
 use super::double_double::{DoubleDouble, Reader};
+use super::kernels::{Counts, Sums, counted};
 use super::{Aggregation, Events};
 use crate::{Error, Result};
 
@@ -25,6 +27,14 @@ impl Aggregation for Count {
         let nulls = events.args.first().and_then(|a| a.logical_nulls());
         let counts = |row: usize| nulls.as_ref().is_none_or(|n| n.is_valid(row)).then_some(1);
         Ok((0..events.time.len()).map(counts).collect())
+    }
+
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        let counts = Counts::new(counted(events, events.args.first()).as_ref());
+        let values = |r: &&[Range<usize>]| {
+            Arc::new(Int64Array::from_iter_values(r.iter().map(|r| counts.of(r) as i64))) as ArrayRef
+        };
+        Ok(Some(ranges.iter().map(values).collect()))
     }
 
     fn merge(&self, into: &mut u64, other: &u64) {
@@ -66,6 +76,24 @@ impl Aggregation for SumInt {
         })
     }
 
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        let counted = counted(events, Some(&events.args[0]));
+        let values = cast(&events.args[0], &self.return_type())?;
+        let counts = |row: usize| counted.as_ref().is_none_or(|c| c.value(row));
+        let rows = 0..values.len();
+        let sums = if self.unsigned {
+            let values = values.as_primitive::<UInt64Type>().values();
+            Sums::of_integers(rows.map(|row| if counts(row) { values[row].into() } else { 0 }))
+        } else {
+            let values = values.as_primitive::<Int64Type>().values();
+            Sums::of_integers(rows.map(|row| if counts(row) { values[row].into() } else { 0 }))
+        };
+        let counts = Counts::new(counted.as_ref());
+        let one = |r: &Range<usize>| (counts.of(r) > 0).then(|| sums.units(r));
+        let values = |r: &&[Range<usize>]| self.finish(&r.iter().map(one).collect::<Vec<_>>());
+        ranges.iter().map(values).collect::<Result<_>>().map(Some)
+    }
+
     fn merge(&self, into: &mut i128, other: &i128) {
         *into += other;
     }
@@ -105,6 +133,10 @@ impl Aggregation for SumFloat {
         Ok(floats(&events.args[0])?.iter().map(|v| v.map(DoubleDouble::from)).collect())
     }
 
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        exact(events, ranges, |sum, _| sum)
+    }
+
     fn merge(&self, into: &mut DoubleDouble, other: &DoubleDouble) {
         *into = into.add(*other);
     }
@@ -137,6 +169,10 @@ impl Aggregation for Avg {
         Ok(floats(&events.args[0])?.iter().map(|v| v.map(|v| (v.into(), 1))).collect())
     }
 
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        exact(events, ranges, |sum, n| sum / n as f64)
+    }
+
     fn merge(&self, into: &mut Self::Partial, other: &Self::Partial) {
         *into = (into.0.add(other.0), into.1 + other.1);
     }
@@ -155,6 +191,23 @@ impl Aggregation for Avg {
         let mut reader = Reader(bytes);
         Ok((reader.double_double()?, reader.u64()?))
     }
+}
+
+/// A value of the exact sum and the count of each range, if these floats have exact sums.
+fn exact(
+    events: &Events<'_>,
+    ranges: &[&[Range<usize>]],
+    value: impl Fn(f64, u64) -> f64,
+) -> Result<Option<Vec<ArrayRef>>> {
+    let counted = counted(events, Some(&events.args[0]));
+    let Some(sums) = Sums::of_floats(&floats(&events.args[0])?, counted.as_ref()) else { return Ok(None) };
+    let counts = Counts::new(counted.as_ref());
+    let one = |r: &Range<usize>| match counts.of(r) {
+        0 => None,
+        n => Some(value(sums.value(r), n)),
+    };
+    let values = |r: &&[Range<usize>]| Arc::new(r.iter().map(one).collect::<Float64Array>()) as ArrayRef;
+    Ok(Some(ranges.iter().map(values).collect()))
 }
 
 /// Any numeric column as doubles.

@@ -4,36 +4,35 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
-use arrow::compute::take;
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::row::{RowConverter, Rows, SortField};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array, new_null_array};
+use arrow::compute::{concat, take};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
+use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{internal_err, plan_err};
-use datafusion::error::Result;
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, OrderingRequirements, PhysicalExpr};
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{
     Boundedness, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
 };
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements, PlanProperties,
 };
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
-use futures::{StreamExt, TryStreamExt, stream};
 
 use super::node::{AsOfNode, MatchOp};
-use super::sweep::Groups;
-use super::time::to_micros;
-use crate::definition::{Feature, FeatureSource, FeatureView};
-use crate::partition::{collect, sorted_by};
+use super::sweep;
+use super::time::{ordinals, to_micros};
+use crate::definition::{Feature, FeatureSource, FeatureView, Window};
+use crate::grouped::{Keys, Order, concatenate};
+use crate::partition::{Input, Rows, columns, evaluate_by_key};
 
 /// Plans [`AsOfNode`]s.
 #[derive(Debug, Default)]
@@ -82,8 +81,8 @@ fn properties(left: &Arc<dyn ExecutionPlan>, schema: &Schema) -> PlanProperties 
     )
 }
 
-/// `AsOfJoinExec`, or with a windowed view `AsOfAggregateExec`: both sides hashed by key and sorted by (key, time), a
-/// partition at a time in memory, accounted to the pool.
+/// `AsOfJoinExec`, or with a windowed view `AsOfAggregateExec`: both sides hashed by key, and grouped by key and time in
+/// the operator itself, in memory or in parts.
 #[derive(Debug, Clone)]
 struct AsOfExec {
     left: Arc<dyn ExecutionPlan>,
@@ -102,12 +101,6 @@ struct AsOfExec {
 impl AsOfExec {
     fn windowed(&self) -> Option<&FeatureView> {
         self.view.as_deref().filter(|v| !v.is_latest())
-    }
-
-    fn sequence(&self) -> Option<Arc<dyn PhysicalExpr>> {
-        let column = self.view.as_ref()?.sequence_column()?;
-        let name = self.right.schema().field(column).name().clone();
-        Some(Arc::new(datafusion::physical_expr::expressions::Column::new(&name, column)))
     }
 }
 
@@ -147,10 +140,6 @@ impl ExecutionPlan for AsOfExec {
         ])
     }
 
-    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![sorted_by(self.left_keys.iter().chain([&self.left_time]).cloned()), sorted_by(self.right_order())]
-    }
-
     fn apply_expressions(
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
@@ -177,29 +166,17 @@ impl ExecutionPlan for AsOfExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let name = format!("{}[{partition}]", self.name());
-        let reservation = MemoryConsumer::new(name).register(context.memory_pool());
-        let left = self.left.execute(partition, Arc::clone(&context))?;
-        let right = self.right.execute(partition, Arc::clone(&context))?;
-        let (exec, schema) = (self.clone(), Arc::clone(&self.schema));
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let batch_size = context.session_config().batch_size();
-        let output = async move {
-            let left = collect(left, &reservation).await?;
-            let right = collect(right, &reservation).await?;
-            let timer = metrics.elapsed_compute().timer();
-            let output = exec.evaluate(&left, &right)?.record_output(&metrics);
-            drop(timer);
-            reservation.try_grow(output.get_array_memory_size())?;
-            let slices: Vec<_> =
-                slices(output.num_rows(), batch_size).map(|r| output.slice(r.start, r.len())).collect();
-            Ok::<_, datafusion::error::DataFusionError>(stream::iter(slices).map(move |b| {
-                let _held = &reservation;
-                Ok(b)
-            }))
+        let input = |plan: &Arc<dyn ExecutionPlan>, keys: &Vec<Arc<dyn PhysicalExpr>>| {
+            Ok::<_, DataFusionError>(Input {
+                stream: plan.execute(partition, Arc::clone(&context))?,
+                keys: keys.clone(),
+            })
         };
-        let stream = stream::once(output).try_flatten();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+        let inputs = vec![input(&self.left, &self.left_keys)?, input(&self.right, &self.right_keys)?];
+        let (exec, target) = (Arc::new(self.clone()), context.session_config().batch_size());
+        let evaluate = move |rows| Evaluation::new(Arc::clone(&exec), rows, target);
+        let stream = evaluate_by_key(self.name(), partition, &context, &self.metrics, inputs, evaluate);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -207,89 +184,235 @@ impl ExecutionPlan for AsOfExec {
     }
 }
 
-fn slices(rows: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..rows).step_by(size.max(1)).map(move |start| start..(start + size).min(rows))
+/// Both sides of one part, and how far it is done: group by group, about `target` left rows at a time.
+///
+/// ```text
+///  left  ──intern, order──▶ asks    group 0 │ group 1 │ …      left rows of a group, by time
+///  right ──intern, order──▶ events  group 0 │ group 1 │ …      right rows of the same key, by time
+/// ```
+struct Evaluation {
+    exec: Arc<AsOfExec>,
+    left: Vec<ArrayRef>,
+    right: Vec<ArrayRef>,
+    asks: Order,
+    events: Order,
+    next: usize,
+    target: usize,
 }
 
-impl AsOfExec {
-    /// Both inputs are one partition, whole and sorted.
-    fn evaluate(&self, left: &RecordBatch, right: &RecordBatch) -> Result<RecordBatch> {
-        let (left_keys, right_keys) = (columns(&self.left_keys, left)?, columns(&self.right_keys, right)?);
-        let left_time = column(&self.left_time, left)?;
-        let right_time = column(&self.right_time, right)?;
-        let (left_rows, right_rows) = rows_of(&left_keys, &right_keys, left.num_rows(), right.num_rows())?;
-        let timeless = right_time.logical_nulls();
-        let groups = Groups::new(
-            &left_rows,
-            &right_rows,
-            |row| left_keys.iter().any(|k| k.is_null(row)),
-            |row| timeless.as_ref().is_some_and(|n| n.is_null(row)),
-        );
-        let found = match self.windowed() {
-            Some(view) => self.aggregate(view, &groups, &left_time, right)?,
-            None => self.latest(&groups, &left_time, &right_time, right)?,
+impl Evaluation {
+    fn new(exec: Arc<AsOfExec>, rows: Vec<Rows>, target: usize) -> Result<Self> {
+        let Ok([left, right]) = <[Rows; 2]>::try_from(rows) else {
+            return internal_err!("an as-of join has two inputs");
         };
-        let columns = left.columns().iter().cloned().chain(found).collect();
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-    }
-
-    fn aggregate(
-        &self,
-        view: &FeatureView,
-        groups: &Groups,
-        at: &ArrayRef,
-        events: &RecordBatch,
-    ) -> Result<Vec<ArrayRef>> {
-        let at = to_micros(at)?;
-        let times = to_micros(events.column(view.time_column()))?;
-        let inclusive = self.op == MatchOp::GtEq;
-        let windows = view.windows();
-        let ranges: Vec<_> = windows.iter().map(|w| groups.windows(&at, times.values(), *w, inclusive)).collect();
-        let mut out: Vec<Option<ArrayRef>> = vec![None; view.features.len()];
-        for (index, call) in view.aggregates.iter().enumerate() {
-            let mine = |(i, f): (usize, &Feature)| match f.source {
-                FeatureSource::Window { aggregate, window } if aggregate == index => Some((i, window)),
-                _ => None,
-            };
-            let features: Vec<_> = view.features.iter().enumerate().filter_map(mine).collect();
-            let wanted: Vec<_> =
-                features.iter().filter_map(|(_, w)| windows.binary_search(w).ok().map(|i| ranges[i].clone())).collect();
-            let values = call.over(view, events, times.values(), |input| call.function.windows(input, &wanted))?;
-            for ((feature, _), values) in features.iter().zip(values) {
-                out[*feature] = Some(values);
+        let mut keys = Keys::new(key_types(&exec.left_keys, &exec.left)?.iter())?;
+        let mut groups_of = |exprs: &[Arc<dyn PhysicalExpr>], rows: &Rows| {
+            let mut of = Vec::with_capacity(rows.iter().map(RecordBatch::num_rows).sum());
+            rows.iter().try_for_each(|b| keys.intern(&columns(exprs, b)?, b.num_rows(), &mut of))?;
+            Ok::<_, DataFusionError>((of, keys.len()))
+        };
+        let (mut left_of, groups) = groups_of(&exec.left_keys, &left)?;
+        let (mut right_of, _) = groups_of(&exec.right_keys, &right)?;
+        let times = |expr: &Arc<dyn PhysicalExpr>, rows: &Rows, plan: &Arc<dyn ExecutionPlan>| {
+            let pieces = rows.iter().map(|b| column(expr, b)).collect::<Result<Vec<_>>>()?;
+            let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
+            match pieces.is_empty() {
+                true => Ok(new_empty_array(&expr.data_type(&plan.schema())?)),
+                false => Ok::<_, DataFusionError>(concat(&pieces)?),
             }
+        };
+        let at = times(&exec.left_time, &left, &exec.left)?;
+        let time = times(&exec.right_time, &right, &exec.right)?;
+        let (at, time) = match exec.view {
+            Some(_) => (to_micros(&at)?, to_micros(&time)?),
+            None => ordinals(&at, &time)?,
+        };
+        // Left rows without a key or a time are a group of their own, which has no events.
+        left_of.iter_mut().for_each(|g| *g = (*g).min(groups as u32));
+        if let Some(nulls) = at.nulls() {
+            left_of.iter_mut().zip(nulls).filter(|(_, valid)| !valid).for_each(|(g, _)| *g = groups as u32);
         }
-        match out.into_iter().collect() {
-            Some(columns) => Ok(columns),
-            None => internal_err!("a windowed view has a feature that is no aggregate"),
+        if let Some(nulls) = time.nulls() {
+            right_of.iter_mut().zip(nulls).filter(|(_, valid)| !valid).for_each(|(g, _)| *g = u32::MAX);
+        }
+        Ok(Self {
+            asks: Order::new(&left_of, at.values(), groups + 1)?,
+            events: Order::new(&right_of, time.values(), groups)?,
+            left: concatenate(&exec.left.schema(), left)?,
+            right: concatenate(&exec.right.schema(), right)?,
+            exec,
+            next: 0,
+            target,
+        })
+    }
+
+    /// The rows of the next groups.
+    fn chunk(&mut self) -> Result<RecordBatch> {
+        let (first, begin) = (self.next, self.asks.group(self.next).start);
+        while self.next < self.asks.groups() && self.asks.group(self.next).end - begin < self.target {
+            self.next += 1;
+        }
+        self.next = (self.next + 1).min(self.asks.groups());
+        let groups = first..self.next;
+        let rows = UInt32Array::from(self.asks.rows[begin..self.asks.group(groups.end - 1).end].to_vec());
+        let mut columns = self.left.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+        columns.extend(match self.exec.windowed() {
+            Some(view) => self.aggregate(view, groups)?,
+            None => self.latest(groups)?,
+        });
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.exec.schema), columns, &options)?)
+    }
+
+    /// Calls `f` with the times of the asks and of the events of each group, and the place of its first event.
+    fn for_each_group(&self, groups: Range<usize>, mut f: impl FnMut(&[i64], &[i64], usize)) {
+        for g in groups {
+            let events = self.places(g..g + 1);
+            f(&self.asks.times[self.asks.group(g)], &self.events.times[events.clone()], events.start);
         }
     }
 
-    fn latest(&self, groups: &Groups, at: &ArrayRef, times: &ArrayRef, right: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        let (at, times) = match self.view {
-            Some(_) => (Arc::new(to_micros(at)?) as ArrayRef, Arc::new(to_micros(times)?) as ArrayRef),
-            None => (Arc::clone(at), Arc::clone(times)),
+    /// Where the events of some groups are; those of the last group, which has none, are at the end.
+    fn places(&self, groups: Range<usize>) -> Range<usize> {
+        let start =
+            |g: usize| if g < self.events.groups() { self.events.group(g).start } else { self.events.rows.len() };
+        start(groups.start)..start(groups.end)
+    }
+
+    fn aggregate(&self, view: &FeatureView, groups: Range<usize>) -> Result<Vec<ArrayRef>> {
+        let places = self.places(groups.clone());
+        let rows = UInt32Array::from(self.events.rows[places.clone()].to_vec());
+        let inputs = |(number, c): (usize, &ArrayRef)| match number > view.time_column() {
+            true => Ok(take(c, &rows, None)?),
+            false => Ok::<_, DataFusionError>(new_null_array(&DataType::Null, rows.len())),
         };
-        let (left, encoded) = rows_of(std::slice::from_ref(&at), std::slice::from_ref(&times), at.len(), times.len())?;
-        let nulls = at.logical_nulls();
-        let timed = |row: usize| nulls.as_ref().is_none_or(|n| n.is_valid(row));
-        let mut found = groups.matches(&left, &encoded, timed, self.op);
-        break_ties(&mut found, right, self.right_order(), self.op)?;
-        if let Some(ttl) = self.view.as_ref().and_then(|v| v.ttl) {
-            expire(&mut found, &at, &times, ttl, self.op == MatchOp::GtEq);
+        let events = self.right.iter().enumerate().map(inputs).collect::<Result<Vec<_>>>()?;
+        let inclusive = self.exec.op == MatchOp::GtEq;
+        let windows = view.windows();
+        let mut ranges: Vec<Vec<Range<usize>>> = vec![Vec::new(); windows.len()];
+        self.for_each_group(groups, |at, times, place| {
+            let offset = place - places.start;
+            for (window, out) in windows.iter().zip(&mut ranges) {
+                sweep::windows(at, times, *window, inclusive, offset, out);
+            }
+        });
+        features(view, &windows, &ranges, &events, &self.events.times[places])
+    }
+
+    fn latest(&self, groups: Range<usize>) -> Result<Vec<ArrayRef>> {
+        let mut found = Vec::new();
+        let mut ties = Vec::new();
+        let first = self.asks.group(groups.start).start;
+        self.for_each_group(groups, |at, times, place| {
+            let from = found.len();
+            sweep::matches(at, times, self.exec.op, place, &mut found);
+            for (ask, hit) in found.iter().enumerate().skip(from).filter_map(|(ask, hit)| Some((ask, (*hit)?))) {
+                let run = sweep::run(times, hit - place, place);
+                if run.len() > 1 {
+                    ties.push((ask, run));
+                }
+            }
+        });
+        self.break_ties(&mut found, &ties)?;
+        if let Some(ttl) = self.exec.view.as_ref().and_then(|v| v.ttl) {
+            self.expire(&mut found, first, ttl);
         }
-        let indices: UInt64Array = found.into_iter().map(|r| r.map(|r| r as u64)).collect();
-        let payload = match &self.view {
-            None => (0..right.num_columns()).collect(),
+        let row = |place: Option<usize>| place.map(|p| self.events.rows[p]);
+        let rows: UInt32Array = found.into_iter().map(row).collect();
+        let payload = match &self.exec.view {
+            None => (0..self.right.len()).collect(),
             Some(view) => latest_columns(view),
         };
-        payload.into_iter().map(|c| Ok(take(right.column(c), &indices, None)?)).collect()
+        payload.into_iter().map(|c| Ok(take(&self.right[c], &rows, None)?)).collect()
     }
 
-    /// Keys, time and sequence of the right side: its order, and what says whether two of its rows are tied.
-    fn right_order(&self) -> Vec<Arc<dyn PhysicalExpr>> {
-        self.right_keys.iter().chain([&self.right_time]).cloned().chain(self.sequence()).collect()
+    /// Among right rows of equal time takes the greatest by sequence and all columns for `>` and `>=`, the smallest for
+    /// `<` and `<=`: the choice must not depend on the order in which files are read. Of a plain table, the columns are
+    /// those that the query reads.
+    fn break_ties(&self, found: &mut [Option<usize>], ties: &[(usize, Range<usize>)]) -> Result<()> {
+        if ties.is_empty() {
+            return Ok(());
+        }
+        let mut runs: Vec<Range<usize>> = ties.iter().map(|(_, run)| run.clone()).collect();
+        runs.dedup();
+        let rows: UInt32Array = runs.iter().flat_map(|run| &self.events.rows[run.clone()]).copied().collect();
+        let sequence = self.exec.view.as_ref().and_then(|v| v.sequence_column()).map(|c| &self.right[c]);
+        let compared = sequence.into_iter().chain(&self.right);
+        let compared = compared.map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+        let fields = compared.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+        let values = RowConverter::new(fields)?.convert_columns(&compared)?;
+        let backward = matches!(self.exec.op, MatchOp::Gt | MatchOp::GtEq);
+        let mut winners = Vec::with_capacity(runs.len());
+        let mut at = 0;
+        for run in &runs {
+            let places = at..at + run.len();
+            at = places.end;
+            let best = if backward {
+                places.clone().max_by(|a, b| values.row(*a).cmp(&values.row(*b)))
+            } else {
+                places.clone().min_by(|a, b| values.row(*a).cmp(&values.row(*b)))
+            };
+            winners.push(best.map(|best| run.start + best - places.start));
+        }
+        let mut number = 0;
+        for (ask, run) in ties {
+            while runs[number] != *run {
+                number += 1;
+            }
+            found[*ask] = winners[number];
+        }
+        Ok(())
     }
+
+    /// Forgets matches that are older than `ttl`: a row is known in `[time, time + ttl]` for `>`, up to, not including,
+    /// the end for `>=`, as a window of that length would have it.
+    fn expire(&self, found: &mut [Option<usize>], first: usize, ttl: i64) {
+        let inclusive = i64::from(self.exec.op == MatchOp::GtEq);
+        for (ask, hit) in found.iter_mut().enumerate() {
+            let near = self.asks.times[first + ask].saturating_add(inclusive);
+            *hit = hit.filter(|place| self.events.times[*place] >= near.saturating_sub(ttl));
+        }
+    }
+}
+
+impl Iterator for Evaluation {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (self.next < self.asks.groups()).then(|| self.chunk())
+    }
+}
+
+/// The features of a windowed view over `events`, whose columns up to the time are not needed.
+fn features(
+    view: &FeatureView,
+    windows: &[Window],
+    ranges: &[Vec<Range<usize>>],
+    events: &[ArrayRef],
+    times: &[i64],
+) -> Result<Vec<ArrayRef>> {
+    let mut out: Vec<Option<ArrayRef>> = vec![None; view.features.len()];
+    for (index, call) in view.aggregates.iter().enumerate() {
+        let mine = |(i, f): (usize, &Feature)| match f.source {
+            FeatureSource::Window { aggregate, window } if aggregate == index => Some((i, window)),
+            _ => None,
+        };
+        let features: Vec<_> = view.features.iter().enumerate().filter_map(mine).collect();
+        let wanted: Vec<_> =
+            features.iter().filter_map(|(_, w)| windows.binary_search(w).ok().map(|i| ranges[i].as_slice())).collect();
+        let values = call.over(view, events, times, |input| call.function.windows(input, &wanted))?;
+        for ((feature, _), values) in features.iter().zip(values) {
+            out[*feature] = Some(values);
+        }
+    }
+    match out.into_iter().collect() {
+        Some(columns) => Ok(columns),
+        None => internal_err!("a windowed view has a feature that is no aggregate"),
+    }
+}
+
+fn key_types(keys: &[Arc<dyn PhysicalExpr>], plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<DataType>> {
+    keys.iter().map(|k| k.data_type(&plan.schema())).collect()
 }
 
 fn latest_columns(view: &FeatureView) -> Vec<usize> {
@@ -300,71 +423,6 @@ fn latest_columns(view: &FeatureView) -> Vec<usize> {
     view.features.iter().filter_map(column).collect()
 }
 
-/// Among right rows that are tied with the matching one, takes the greatest by all columns for `>` and `>=`, the
-/// smallest for `<` and `<=`: the choice must not depend on the order in which files are read. Of a plain table, the
-/// columns are those that the query reads.
-fn break_ties(
-    found: &mut [Option<usize>],
-    right: &RecordBatch,
-    tie: Vec<Arc<dyn PhysicalExpr>>,
-    op: MatchOp,
-) -> Result<()> {
-    let tie = columns(&tie, right)?;
-    let (same, _) = rows_of(&tie, &[], right.num_rows(), 0)?;
-    let tied = |a: usize, b: usize| same.row(a) == same.row(b);
-    if !(1..right.num_rows()).any(|r| tied(r - 1, r)) {
-        return Ok(());
-    }
-    let (all, _) = rows_of(right.columns(), &[], right.num_rows(), 0)?;
-    let backward = matches!(op, MatchOp::Gt | MatchOp::GtEq);
-    for hit in found.iter_mut().flatten() {
-        let (at, mut best) = (*hit, *hit);
-        if backward {
-            for r in (0..at).rev().take_while(|r| tied(*r, at)) {
-                best = if all.row(r) > all.row(best) { r } else { best };
-            }
-        } else {
-            for r in (at + 1..right.num_rows()).take_while(|r| tied(*r, at)) {
-                best = if all.row(r) < all.row(best) { r } else { best };
-            }
-        }
-        *hit = best;
-    }
-    Ok(())
-}
-
-/// Forgets matches that are older than `ttl`: a row is known in `[time, time + ttl]` for `>`, up to, not including,
-/// the end for `>=`, as a window of that length would have it.
-fn expire(found: &mut [Option<usize>], at: &ArrayRef, times: &ArrayRef, ttl: i64, inclusive: bool) {
-    let (at, times): (&Int64Array, &Int64Array) = (at.as_primitive(), times.as_primitive());
-    for (row, hit) in found.iter_mut().enumerate() {
-        *hit = hit.filter(|r| {
-            let near = at.value(row).saturating_add(i64::from(inclusive));
-            times.value(*r) >= near.saturating_sub(ttl)
-        });
-    }
-}
-
-fn columns(exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    exprs.iter().map(|e| column(e, batch)).collect()
-}
-
 fn column(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
     expr.evaluate(batch)?.into_array(batch.num_rows())
-}
-
-/// Comparable rows of both sides; no columns give equal rows. The sort order is the one the inputs are sorted by.
-fn rows_of(left: &[ArrayRef], right: &[ArrayRef], left_len: usize, right_len: usize) -> Result<(Rows, Rows)> {
-    let constant = |n: usize| vec![Arc::new(arrow::array::Int8Array::from(vec![0i8; n])) as ArrayRef];
-    let (left, right) = match (left.is_empty(), right.is_empty()) {
-        (true, _) => (constant(left_len), constant(right_len)),
-        (false, true) => (left.to_vec(), left.iter().map(|a| arrow::array::new_empty_array(a.data_type())).collect()),
-        (false, false) => (left.to_vec(), right.to_vec()),
-    };
-    let fields = left.iter().map(|a| SortField::new(a.data_type().clone())).collect();
-    let converter = RowConverter::new(fields)?;
-    if left.iter().zip(&right).any(|(l, r)| l.data_type() != r.data_type()) {
-        return plan_err!("the keys of an as-of join must have equal types on both sides");
-    }
-    Ok((converter.convert_columns(&left)?, converter.convert_columns(&right)?))
 }

@@ -5,7 +5,7 @@
 //!    │ relation.rs   (r: a table, a subquery, or a feature view)
 //!    ▼
 //!  AsOfNode (node.rs) ──────────────┐                    OnlineNode (node.rs): the same, from an online store
-//!    │ exec.rs: hash by key, sort by (key, time)             │ planned by the feature store
+//!    │ exec.rs: hash by key, group by (key, time)            │ planned by the feature store
 //!    ▼                              ▼                        ▼
 //!  AsOfJoinExec                AsOfAggregateExec         (online read)
 //!  one matching row            windows of events
@@ -23,5 +23,5 @@ pub use exec::AsOfPlanner;
 pub use node::{AsOfNode, MatchOp, OnlineNode};
 pub use relation::{FeatureRelations, FeatureViewTable, Serve, SqlProblem};
 pub(crate) use relation::{check_request, service_and_table};
-pub use sweep::{Groups, tile_ranges};
+pub(crate) use sweep::tile_ranges;
 pub use time::{micros, to_micros};

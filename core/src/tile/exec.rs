@@ -1,38 +1,40 @@
 //! Tile backfill as a plan node: events in, tiles out.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue, internal_err, plan_err};
 use datafusion::error::Result;
-use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
     Expr, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, lit,
 };
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
-use datafusion::physical_expr::{
-    Distribution, EquivalenceProperties, OrderingRequirements, Partitioning, PhysicalExpr,
-};
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{
     Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
 };
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements, PlanProperties,
 };
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
-use futures::{TryStreamExt, stream};
 
 use super::{Program, tile_schema};
+use crate::asof::to_micros;
 use crate::definition::{FeatureView, Micros};
-use crate::partition::{collect, sorted_by};
+use crate::grouped::{Keys, Order, concatenate};
+use crate::partition::{Input, Rows, evaluate_by_key};
 
 /// The tiles of a view's events.
 #[derive(Clone)]
@@ -150,12 +152,13 @@ impl ExtensionPlanner for TilePlanner {
     }
 }
 
-/// Events hashed by entity and sorted by (entity, time, sequence); a partition at a time in memory.
+/// Events hashed by entity, and grouped by entity and time in the operator itself.
 #[derive(Debug)]
 struct TileExec {
     view: Arc<FeatureView>,
     events: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl TileExec {
@@ -166,7 +169,7 @@ impl TileExec {
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Self { view, events, properties: Arc::new(properties) }
+        Self { view, events, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
     }
 
     fn columns(&self, n: usize) -> impl Iterator<Item = Arc<dyn PhysicalExpr>> {
@@ -199,10 +202,6 @@ impl ExecutionPlan for TileExec {
         InputDistributionRequirements::new(vec![Distribution::KeyPartitioned(keys)])
     }
 
-    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![sorted_by(self.columns(self.view.first_input()))]
-    }
-
     fn apply_expressions(
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
@@ -226,17 +225,69 @@ impl ExecutionPlan for TileExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let reservation = MemoryConsumer::new(format!("TileExec[{partition}]")).register(context.memory_pool());
-        let input = self.events.execute(partition, context)?;
-        let view = Arc::clone(&self.view);
-        let output = async move {
-            let tiles = Program::new(&view).build(&view, &collect(input, &reservation).await?)?;
-            Ok::<_, datafusion::error::DataFusionError>(stream::iter(tiles.into_iter().map(move |t| {
-                let _held = &reservation;
-                Ok(t)
-            })))
-        };
-        let stream = stream::once(output).try_flatten();
+        let stream = self.events.execute(partition, Arc::clone(&context))?;
+        let inputs = vec![Input { stream, keys: self.columns(self.view.entity.len()).collect() }];
+        let (view, target) = (Arc::clone(&self.view), context.session_config().batch_size());
+        let evaluate = move |rows| Evaluation::new(Arc::clone(&view), rows, target);
+        let stream = evaluate_by_key(self.name(), partition, &context, &self.metrics, inputs, evaluate);
         Ok(Box::pin(RecordBatchStreamAdapter::new(tile_schema(&self.view), stream)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// The events of one part, and how far it is done: group by group, at least `target` events at a time.
+struct Evaluation {
+    view: Arc<FeatureView>,
+    program: Program,
+    events: Vec<ArrayRef>,
+    order: Order,
+    next: usize,
+    target: usize,
+    /// The tiles that are made, but not given out.
+    ready: VecDeque<RecordBatch>,
+}
+
+impl Evaluation {
+    fn new(view: Arc<FeatureView>, rows: Vec<Rows>, target: usize) -> Result<Self> {
+        let rows = rows.into_iter().flatten().collect();
+        let schema = view.events.schema();
+        let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()))?;
+        let events = concatenate(schema.as_arrow(), rows)?;
+        let mut of = Vec::new();
+        keys.intern(&events[..view.entity.len()], events[view.time_column()].len(), &mut of)?;
+        let order = Order::new(&of, to_micros(&events[view.time_column()])?.values(), keys.len())?;
+        let program = Program::new(&view);
+        Ok(Self { view, program, events, order, next: 0, target, ready: VecDeque::new() })
+    }
+
+    fn chunk(&mut self) -> Result<()> {
+        let (first, begin) = (self.next, self.order.group(self.next).start);
+        while self.next < self.order.groups() && self.order.group(self.next).end - begin < self.target {
+            self.next += 1;
+        }
+        self.next = (self.next + 1).min(self.order.groups());
+        let end = self.order.group(self.next - 1).end;
+        let rows = UInt32Array::from(self.order.rows[begin..end].to_vec());
+        let events = self.events.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+        let group = |g| self.order.group(g).start - begin..self.order.group(g).end - begin;
+        let groups: Vec<_> = (first..self.next).map(group).collect();
+        self.ready.extend(self.program.build(&self.view, &events, &self.order.times[begin..end], &groups)?);
+        Ok(())
+    }
+}
+
+impl Iterator for Evaluation {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() && self.next < self.order.groups() {
+            if let Err(e) = self.chunk() {
+                return Some(Err(e));
+            }
+        }
+        self.ready.pop_front().map(Ok)
     }
 }

@@ -11,13 +11,14 @@
 mod exec;
 mod latest;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
 use crate::aggregate::aggregator;
-use crate::asof::{micros, tile_ranges, to_micros};
+use crate::asof::{micros, tile_ranges};
 use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Window};
 use crate::{Error, Result};
 
@@ -64,19 +65,21 @@ impl Program {
         Self { aggregates, levels }
     }
 
-    /// The encoded tiles of events sorted by (entity, time), as rows of [`tile_schema`].
-    fn build(&self, view: &FeatureView, events: &RecordBatch) -> Result<Vec<RecordBatch>> {
-        let time = to_micros(events.column(view.time_column()))?;
-        let keys = &events.columns()[..view.entity.len()];
-        let boundaries = arrow::compute::partition(keys)?;
-        let starts: Vec<usize> = boundaries.ranges().into_iter().map(|r| r.start).collect();
-        let new_key = |row: usize| starts.binary_search(&row).is_ok();
+    /// The encoded tiles of events, as rows of [`tile_schema`]. `groups` are the rows of each entity, by time.
+    fn build(
+        &self,
+        view: &FeatureView,
+        events: &[ArrayRef],
+        times: &[Micros],
+        groups: &[Range<usize>],
+    ) -> Result<Vec<RecordBatch>> {
         let one = |level: &Level| {
-            let tiles = tile_ranges(time.values(), new_key, level.length);
+            let tiles_of = |g: &Range<usize>| tile_ranges(&times[g.clone()], level.length, g.start);
+            let tiles: Vec<_> = groups.iter().flat_map(tiles_of).collect();
             let ranges: Vec<_> = tiles.iter().map(|(_, r)| r.clone()).collect();
             let mut partials = vec![vec![FORMAT]; tiles.len()];
             for call in level.aggregates.iter().map(|a| &self.aggregates[*a]) {
-                let folded = call.over(view, events, time.values(), |input| call.function.fold(input, &ranges))?;
+                let folded = call.over(view, events, times, |input| call.function.fold(input, &ranges))?;
                 for (tile, partial) in partials.iter_mut().zip(folded) {
                     tile.extend((partial.len() as u32).to_le_bytes());
                     tile.extend(partial);
@@ -84,13 +87,13 @@ impl Program {
             }
             let first = Int64Array::from_iter_values(tiles.iter().map(|(_, r)| r.start as i64));
             let mut columns: Vec<ArrayRef> = Vec::with_capacity(view.entity.len() + 5);
-            for key in keys {
+            for key in &events[..view.entity.len()] {
                 columns.push(arrow::compute::take(key, &first, None)?);
             }
             let lifetime = level.length == Micros::MAX;
             columns.push(Arc::new(Int64Array::from(vec![level.length; tiles.len()])));
             columns.push(micros(tiles.iter().map(|(start, _)| (!lifetime).then_some(*start))));
-            columns.push(micros(tiles.iter().map(|(_, r)| Some(time.value(r.end - 1)))));
+            columns.push(micros(tiles.iter().map(|(_, r)| Some(times[r.end - 1]))));
             columns.push(Arc::new(Int64Array::from_iter_values(tiles.iter().map(|(_, r)| r.len() as i64))));
             columns.push(Arc::new(BinaryArray::from_iter_values(partials)));
             Ok(RecordBatch::try_new(tile_schema(view), columns)?)

@@ -1,0 +1,186 @@
+//! Windows without merging: what makes the common aggregations fast.
+//!
+//! ```text
+//!  counts, exact sums    prefix[i] = Σ of the first i rows       a window is prefix[end] − prefix[start]
+//!  min, max              a tree of fan-out 16 over the rows       a window is a few nodes of each level
+//! ```
+//! All work for all windows of a view is done on one index, so further windows cost only their look-ups. Subtraction is
+//! used only where it is exact: for counts, for integers, and for floats as integers of a common unit.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef, Float64Array};
+use arrow::buffer::BooleanBuffer;
+
+use super::Events;
+
+/// Which rows count: not NULL in `arg`, and true in the filter. `None`: all of them.
+pub(super) fn counted(events: &Events<'_>, arg: Option<&ArrayRef>) -> Option<BooleanBuffer> {
+    let valid = arg.and_then(|a| a.logical_nulls()).map(|n| n.into_inner());
+    let chosen = events.filter.map(|f| match f.nulls() {
+        Some(nulls) => f.values() & nulls.inner(),
+        None => f.values().clone(),
+    });
+    match (valid, chosen) {
+        (Some(valid), Some(chosen)) => Some(&valid & &chosen),
+        (one, other) => one.or(other),
+    }
+}
+
+/// How many rows of a range count.
+pub(super) struct Counts(Option<Vec<u32>>);
+
+impl Counts {
+    pub(super) fn new(counted: Option<&BooleanBuffer>) -> Self {
+        Self(counted.map(|counted| prefix(counted.iter().map(u32::from), |a, b| a + b)))
+    }
+
+    pub(super) fn of(&self, range: &Range<usize>) -> u64 {
+        match &self.0 {
+            Some(prefix) => u64::from(prefix[range.end] - prefix[range.start]),
+            None => range.len() as u64,
+        }
+    }
+}
+
+/// Exact sums of a range, in units of 2^`exponent`.
+pub(super) struct Sums {
+    prefix: Vec<i128>,
+    exponent: i32,
+}
+
+impl Sums {
+    pub(super) fn of_integers(values: impl Iterator<Item = i128>) -> Self {
+        Self { prefix: prefix(values, |a, b| a + b), exponent: 0 }
+    }
+
+    /// Of the counted floats, as integers of the smallest unit among them; `None` if that would take more than 127
+    /// bits, or one of them is not finite. Every double is an integer times a power of two, so nothing is rounded
+    /// before the end (the idea of Kulisch's long accumulator, as long as the data needs).
+    pub(super) fn of_floats(values: &Float64Array, counted: Option<&BooleanBuffer>) -> Option<Self> {
+        let value = |row: usize| match counted {
+            Some(counted) if !counted.value(row) => 0.0,
+            _ => values.value(row),
+        };
+        let (mut least, mut most) = (i32::MAX, i32::MIN);
+        for row in 0..values.len() {
+            let bits = value(row).to_bits() & (u64::MAX >> 1);
+            if bits != 0 {
+                let exponent = (bits >> 52) as i32;
+                (least, most) = (least.min(exponent), most.max(exponent));
+            }
+        }
+        let width = 64 - (values.len() as u64).leading_zeros() as i32;
+        if most == 0x7FF || (most > i32::MIN && most - least + 53 + width > 126) {
+            return None;
+        }
+        let least = least.clamp(1, 0x7FE);
+        let fixed = |row: usize| {
+            let bits = value(row).to_bits();
+            let (exponent, fraction) = ((bits >> 52 & 0x7FF) as i32, bits & ((1 << 52) - 1));
+            let whole = if exponent == 0 { fraction } else { fraction | 1 << 52 };
+            let shifted = i128::from(whole) << (exponent.max(least) - least);
+            if bits >> 63 == 1 { -shifted } else { shifted }
+        };
+        Some(Self { prefix: prefix((0..values.len()).map(fixed), |a, b| a + b), exponent: least - 1075 })
+    }
+
+    pub(super) fn units(&self, range: &Range<usize>) -> i128 {
+        self.prefix[range.end] - self.prefix[range.start]
+    }
+
+    /// The sum, rounded once.
+    pub(super) fn value(&self, range: &Range<usize>) -> f64 {
+        let half = self.exponent / 2;
+        self.units(range) as f64 * 2f64.powi(half) * 2f64.powi(self.exponent - half)
+    }
+}
+
+fn prefix<T: Copy + Default>(values: impl Iterator<Item = T>, add: impl Fn(T, T) -> T) -> Vec<T> {
+    let mut out = Vec::with_capacity(values.size_hint().0 + 1);
+    let mut sum = T::default();
+    out.push(sum);
+    out.extend(values.map(|v| {
+        sum = add(sum, v);
+        sum
+    }));
+    out
+}
+
+const FAN_OUT: usize = 16;
+
+/// The smallest value of a range.
+pub(super) struct Minima(Vec<Vec<i64>>);
+
+impl Minima {
+    /// A row that does not count is `i64::MAX`.
+    pub(super) fn new(rows: Vec<i64>) -> Self {
+        let mut levels = vec![rows];
+        while let Some(last) = levels.last().filter(|l| l.len() > FAN_OUT) {
+            let next = last.chunks(FAN_OUT).map(least).collect();
+            levels.push(next);
+        }
+        Self(levels)
+    }
+
+    pub(super) fn of(&self, range: &Range<usize>) -> i64 {
+        let (mut low, mut high, mut found) = (range.start, range.end, i64::MAX);
+        for level in &self.0 {
+            if high - low <= 2 * FAN_OUT {
+                return found.min(least(&level[low..high]));
+            }
+            let (first, last) = (low.next_multiple_of(FAN_OUT), high / FAN_OUT * FAN_OUT);
+            found = found.min(least(&level[low..first])).min(least(&level[last..high]));
+            (low, high) = (first / FAN_OUT, last / FAN_OUT);
+        }
+        found
+    }
+}
+
+fn least(values: &[i64]) -> i64 {
+    values.iter().fold(i64::MAX, |a, b| a.min(*b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn range(len: usize, a: usize, b: usize) -> Range<usize> {
+        let (a, b) = (a % (len + 1), b % (len + 1));
+        a.min(b)..a.max(b)
+    }
+
+    proptest! {
+        #[test]
+        fn the_minimum_of_a_range_is_what_a_scan_finds(rows in prop::collection::vec(any::<i64>(), 0..700), a: usize, b: usize) {
+            let range = range(rows.len(), a, b);
+            prop_assert_eq!(Minima::new(rows.clone()).of(&range), least(&rows[range]));
+        }
+
+        #[test]
+        fn sums_of_floats_are_rounded_once(
+            mantissas in prop::collection::vec(-(1i64 << 53)..1 << 53, 1..60), shifts in prop::collection::vec(0u32..40, 60), scale in -1100i32..900, a: usize, b: usize,
+        ) {
+            let scale = scale.max(-1060);
+            let unit = 2f64.powi(scale / 2) * 2f64.powi(scale - scale / 2);
+            let whole: Vec<i128> = mantissas.iter().zip(&shifts).map(|(m, s)| i128::from(*m) << s).collect();
+            let values: Float64Array = whole.iter().map(|w| Some(*w as f64 * unit)).collect();
+            let range = range(values.len(), a, b);
+            let sums = Sums::of_floats(&values, None).expect("they fit");
+            let exact = whole[range.clone()].iter().sum::<i128>() as f64 * unit;
+            prop_assert_eq!(sums.value(&range), exact);
+        }
+    }
+
+    #[test]
+    fn floats_that_do_not_fit_are_left_to_the_slow_way() {
+        for values in [[1e300, 1e-300], [f64::NAN, 1.0], [f64::INFINITY, 1.0]] {
+            assert!(Sums::of_floats(&Float64Array::from(values.to_vec()), None).is_none());
+        }
+        let tiny = Float64Array::from(vec![f64::from_bits(1), f64::from_bits(3), 0.0, -0.0]);
+        let sums = Sums::of_floats(&tiny, None).expect("subnormal numbers fit");
+        assert_eq!(sums.value(&(0..4)).to_bits(), 4);
+        assert_eq!(Sums::of_floats(&Float64Array::from(vec![0.0; 3]), None).expect("zeros").value(&(0..3)), 0.0);
+    }
+}
