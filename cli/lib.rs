@@ -31,6 +31,7 @@ mod session;
 pub use app::App;
 pub use featurectl_core::aggregate::{AggregateFunction, Aggregation, Aggregator, Arg, Events, aggregator};
 pub use featurectl_core::{Diagnostic, Error, ErrorKind, Result, Severity, Source, Span};
+pub use featurectl_executors::LocalOptions;
 pub use project::Project;
 pub use run::{Event, RunReport, Step};
 pub use session::{Extensions, Job, Session};

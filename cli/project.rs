@@ -19,7 +19,8 @@ pub struct Project {
     pub store: PathBuf,
     /// Values of `${name}`.
     pub variables: BTreeMap<String, String>,
-    pub(crate) options: LocalOptions,
+    /// Threads and memory.
+    pub options: LocalOptions,
     /// Whether nothing may be kept.
     pub(crate) ephemeral: bool,
 }

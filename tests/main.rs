@@ -3,6 +3,7 @@
 mod cli;
 mod crates;
 mod diagnostics;
+mod engine;
 mod kill;
 mod oracle;
 mod semantics;

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{concat_batches, take_record_batch};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -21,6 +21,7 @@ use datafusion::execution::{SendableRecordBatchStream, SpillFile, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::SpillManager;
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput, SpillMetrics};
+use datafusion::physical_plan::spill::get_record_batch_memory_size;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 /// Parts that a partition is split into when memory is short.
@@ -153,7 +154,7 @@ async fn collect(
 }
 
 fn cost(batch: &RecordBatch) -> usize {
-    batch.get_array_memory_size() + batch.num_rows() * WORK_BYTES
+    get_record_batch_memory_size(batch) + batch.num_rows() * WORK_BYTES
 }
 
 /// The rows of one input so far.
@@ -182,7 +183,8 @@ impl Buffer {
                 held.push(take_record_batch(&batch, &UInt32Array::from(rows))?);
             }
             if held.iter().map(RecordBatch::num_rows).sum::<usize>() >= WRITE_ROWS {
-                files.extend(self.manager.spill_record_batch_and_finish(held, "as-of")?);
+                let whole = concat_batches(&batch.schema(), held.iter())?;
+                files.extend(self.manager.spill_record_batch_and_finish(&[whole], "rows by key")?);
                 held.clear();
             }
         }

@@ -1,0 +1,113 @@
+//! What the operators promise beside their values: the same result on any number of threads and with little memory.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::util::display::array_value_to_string;
+use datafusion::datasource::MemTable;
+use featurectl::{Extensions, Project, Session};
+
+const EVENTS: usize = 120_000;
+const ASKS: usize = 12_000;
+const DAY: i64 = 86_400_000_000;
+
+const JOB: &str = "\
+CREATE FEATURE VIEW f ENTITY (k) EVENT TIME t SEQUENCE s AS
+SELECT count(*) OVER h AS n, sum(v) OVER h AS total, avg(v) OVER d AS mean, min(v) OVER d AS low, max(v) OVER ever AS high,
+       first_value(v) OVER d AS first, last_value(v) OVER ever AS last, stddev(v) OVER d AS sd, sum(s) OVER d AS whole,
+       approx_distinct(v) OVER ever AS kinds, count(v) FILTER (WHERE flag) OVER d AS flagged
+FROM events WINDOW h AS (RANGE INTERVAL '1 hour' PRECEDING), d AS (RANGE INTERVAL '3 days' PRECEDING),
+                   ever AS (RANGE UNBOUNDED PRECEDING);
+CREATE FEATURE VIEW l ENTITY (k) EVENT TIME t SEQUENCE s AS SELECT v, flag FROM events;
+SELECT a.id, f.*, l.v, l.flag FROM asks a ASOF JOIN f MATCH_CONDITION (a.at > f.t) ON a.k = f.k
+ASOF JOIN l MATCH_CONDITION (a.at >= l.t) ON a.k = l.k ORDER BY a.id";
+
+/// Marsaglia's xorshift: the same numbers on every run.
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Three of ten events belong to one key; some have no key, no time, no value.
+fn register(session: &Session, batches: usize) {
+    let mut seeded = Seeded(42);
+    let key = |r: &mut Seeded| match r.below(100) {
+        0 => None,
+        n if n < 30 => Some(7),
+        _ => Some(r.below(3_000) as i64),
+    };
+    let time = |r: &mut Seeded| (r.below(200) > 0).then(|| r.below(20 * DAY as u64 / 60_000_000) as i64 * 60_000_000);
+    let rows =
+        |n: usize, r: &mut Seeded| (0..n).map(|_| (key(r), time(r), r.below(1000), r.below(10))).collect::<Vec<_>>();
+    let events = rows(EVENTS, &mut seeded);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("k", Arc::new(events.iter().map(|e| e.0).collect::<Int64Array>())),
+        ("t", Arc::new(events.iter().map(|e| e.1).collect::<TimestampMicrosecondArray>())),
+        ("s", Arc::new(Int64Array::from_iter_values(0..EVENTS as i64))),
+        ("v", Arc::new(events.iter().map(|e| (e.3 > 0).then_some(e.2 as f64 / 8.0)).collect::<Float64Array>())),
+        ("flag", Arc::new(events.iter().map(|e| (e.3 > 1).then_some(e.3 % 2 == 0)).collect::<BooleanArray>())),
+    ];
+    table(session, "events", columns, batches);
+    let asks = rows(ASKS, &mut seeded);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from_iter_values(0..ASKS as i64))),
+        ("k", Arc::new(asks.iter().map(|e| e.0).collect::<Int64Array>())),
+        ("at", Arc::new(asks.iter().map(|e| e.1).collect::<TimestampMicrosecondArray>())),
+    ];
+    table(session, "asks", columns, batches);
+}
+
+fn table(session: &Session, name: &str, columns: Vec<(&str, ArrayRef)>, batches: usize) {
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).expect("a batch");
+    let size = batch.num_rows().div_ceil(batches);
+    let pieces: Vec<Vec<RecordBatch>> =
+        (0..batch.num_rows()).step_by(size).map(|at| vec![batch.slice(at, size.min(batch.num_rows() - at))]).collect();
+    session
+        .context()
+        .register_table(name, Arc::new(MemTable::try_new(batch.schema(), pieces).expect("a table")))
+        .expect("a new name");
+}
+
+/// All rows as text, and the plan with its metrics.
+async fn outcome(threads: usize, memory_bytes: Option<usize>, batches: usize) -> (Vec<String>, String) {
+    let mut project = Project::in_memory();
+    project.options.threads = Some(threads);
+    project.options.memory_bytes = memory_bytes;
+    let session = Session::open(project, &Extensions::default()).expect("a session");
+    register(&session, batches);
+    let rows = session.sql(JOB).await.expect("rows");
+    let (views, query) = JOB.rsplit_once(';').expect("two statements");
+    assert!(!views.is_empty());
+    let explained = session.sql(&format!("EXPLAIN ANALYZE {query}")).await.expect("a plan");
+    let plan = array_value_to_string(explained[0].column(1), 0).expect("text");
+    (rows.iter().flat_map(lines).collect(), plan)
+}
+
+fn lines(batch: &RecordBatch) -> Vec<String> {
+    let cell =
+        |c: &ArrayRef, row| if c.is_null(row) { "NULL".into() } else { array_value_to_string(c, row).expect("text") };
+    (0..batch.num_rows())
+        .map(|row| batch.columns().iter().map(|c| cell(c, row)).collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_batches_and_memory_change_no_bit_of_a_result() {
+    let (wanted, plan) = outcome(1, None, 1).await;
+    assert_eq!(wanted.len(), ASKS);
+    assert!(plan.contains("spill_count=0") && plan.contains("output_rows=12.00 K"), "{plan}");
+    for (threads, batches) in [(2, 7), (5, 60)] {
+        assert!(outcome(threads, None, batches).await.0 == wanted, "{threads} threads, {batches} batches");
+    }
+    let (spilled, plan) = outcome(2, Some(24 << 20), 60).await;
+    assert!(spilled == wanted, "with little memory");
+    let spills = |line: &str| line.contains("AsOf") && !line.contains("spill_count=0");
+    assert!(plan.lines().any(spills), "it should have spilled: {plan}");
+}
