@@ -326,3 +326,19 @@ model.save_model(str(pathlib.Path(os.environ['SM_MODEL_DIR']) / 'model.txt'))\n"
     assert_eq!(failed.status.code(), Some(1), "{}", text(&failed.stderr));
     assert!(text(&failed.stderr).contains("no_such_method"), "{}", text(&failed.stderr));
 }
+
+#[test]
+fn options_of_a_copy_are_used_or_refused() {
+    let folder = project();
+    let at = folder.path();
+    job(
+        at,
+        "COPY (SELECT 1 AS a, 2.5 AS b) TO 'out.csv' STORED AS CSV OPTIONS ('format.delimiter' ';', has_header false)",
+    );
+    let run = featurectl(at, &["run", "test.sql"]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert_eq!(std::fs::read_to_string(at.join("out.csv")).expect("the file"), "1;2.5\n");
+    job(at, "COPY (SELECT 1 AS a) TO 'out2.csv' STORED AS CSV OPTIONS ('format.delimitre' ';')");
+    fails(at, &["run", "test.sql"], 1, &["OPTIONS of COPY TO 'out2.csv'", "delimitre"]);
+    assert!(!at.join("out2.csv").exists());
+}

@@ -1,8 +1,11 @@
 //! `COPY … TO`: rows into a file or a folder, whole or not at all.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use datafusion::config::{ConfigFileType, TableOptions};
 use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
+use datafusion::prelude::SessionContext;
 use featurectl_core::check::Copy;
 use featurectl_core::{Error, Lineage, Result, lineage};
 use serde::{Deserialize, Serialize};
@@ -85,12 +88,13 @@ impl Run<'_> {
             parent.join(format!(".{name}.part{}", if single { format!(".{}", copy.format) } else { String::new() }));
         remove(&staged).map_err(doing)?;
         let rows = self.session.ctx.execute_logical_plan(copy.plan.clone()).await?;
+        let format = format_options(&self.session.ctx, copy)?;
         let options =
             DataFrameWriteOptions::new().with_single_file_output(single).with_partition_by(copy.partitioned_by.clone());
         if !single {
             std::fs::create_dir_all(&staged).map_err(doing)?;
         }
-        let written = write_as(rows, &copy.format, &staged.display().to_string(), options).await;
+        let written = write_as(rows, format, &staged.display().to_string(), options).await;
         let written = written.map_err(|e| e.context(format!("writing {}", target.display())));
         let rows = match written {
             Ok(rows) => rows,
@@ -110,11 +114,33 @@ impl Run<'_> {
     }
 }
 
-async fn write_as(rows: DataFrame, format: &str, path: &str, options: DataFrameWriteOptions) -> Result<u64> {
-    let counts = match format {
-        "csv" => rows.write_csv(path, options, None).await?,
-        "json" => rows.write_json(path, options, None).await?,
-        _ => rows.write_parquet(path, options, None).await?,
+/// The session's settings for the format, changed by the statement's `OPTIONS`. Floats get no dictionary, which costs
+/// much time and rarely saves room, unless the statement asks for it.
+fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
+    let mut options = ctx.state().default_table_options();
+    options.set_config_format(match copy.format.as_str() {
+        "csv" => ConfigFileType::CSV,
+        "json" => ConfigFileType::JSON,
+        _ => ConfigFileType::PARQUET,
+    });
+    for field in copy.plan.schema().fields().iter().filter(|f| f.data_type().is_floating()) {
+        let column = options.parquet.column_specific_options.entry(field.name().clone()).or_default();
+        column.dictionary_enabled = Some(false);
+    }
+    for (key, value) in &copy.options {
+        let key = if key.starts_with("format.") { key.clone() } else { format!("format.{key}") };
+        options
+            .alter_with_string_hash_map(&HashMap::from([(key, value.clone())]))
+            .map_err(|e| Error::from(e).context(format!("OPTIONS of COPY TO '{}'", copy.target)))?;
+    }
+    Ok(options)
+}
+
+async fn write_as(rows: DataFrame, format: TableOptions, path: &str, options: DataFrameWriteOptions) -> Result<u64> {
+    let counts = match format.current_format {
+        Some(ConfigFileType::CSV) => rows.write_csv(path, options, Some(format.csv)).await?,
+        Some(ConfigFileType::JSON) => rows.write_json(path, options, Some(format.json)).await?,
+        _ => rows.write_parquet(path, options, Some(format.parquet)).await?,
     };
     use arrow::array::AsArray;
     let count = |b: &arrow::array::RecordBatch| {

@@ -8,10 +8,12 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 
 use super::distinct::Distinct;
-use super::moments::Variance;
+use super::frequency::Frequency;
+use super::moments::{Pair, Shape, Together, Variance};
 use super::order::{Edge, Extreme};
 use super::quantile::Percentile;
-use super::sum::{Avg, Count, SumFloat, SumInt};
+use super::ranked::{self, By, Ranked};
+use super::sum::{Avg, Count, CountIf, SumFloat, SumInt};
 use super::{Aggregator, aggregator};
 use crate::{Error, Result, ordered};
 
@@ -107,6 +109,23 @@ impl Default for Functions {
         add(&["last_value"], |name, args| Ok(aggregator(Edge { data_type: scalar(name, args)?, last: true })));
         add(&["var", "var_samp", "var_sample", "var_pop", "var_population"], variance);
         add(&["stddev", "stddev_samp", "stddev_pop"], variance);
+        add(&["count_if"], |name, args| boolean(name, args).map(|()| aggregator(CountIf)));
+        add(&["bool_and", "bool_or"], |name, args| {
+            boolean(name, args)?;
+            Ok(aggregator(Extreme { data_type: DataType::Boolean, max: name == "bool_or" }))
+        });
+        add(&["skewness", "kurtosis"], |name, args| {
+            numeric(name, args)?;
+            Ok(aggregator(Shape { kurtosis: name == "kurtosis" }))
+        });
+        add(&["covar_pop", "covar_samp", "covar", "corr"], pair);
+        add(&["first_k", "last_k", "top_k", "bottom_k", "array_agg", "array_agg_distinct", "count_distinct"], k_best);
+        add(&["min_by", "max_by"], best_by);
+        add(&["histogram"], |name, args| Ok(aggregator(Frequency { data_type: scalar(name, args)?, k: None })));
+        add(&["top_frequency"], |name, args| {
+            let (data_type, k) = value_and_k(name, args)?;
+            Ok(aggregator(Frequency { data_type, k: Some(k) }))
+        });
         add(&["approx_distinct"], |name, args| scalar(name, args).map(|_| aggregator(Distinct)));
         add(&["approx_percentile_cont"], percentile);
         all
@@ -172,6 +191,77 @@ fn percentile(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
         Some(ScalarValue::Float64(Some(q))) if (0.0..=1.0).contains(&q) => Ok(aggregator(Percentile { q })),
         _ => Err(Error::invalid(format!("the percentile of `{name}` is a constant between 0 and 1"))),
     }
+}
+
+fn boolean(name: &str, args: &[Arg]) -> Result<()> {
+    match &one(name, args)?.data_type {
+        DataType::Boolean => Ok(()),
+        other => Err(Error::invalid(format!("`{name}` takes a condition, not {other}"))),
+    }
+}
+
+fn pair(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    let [x, y] = args else {
+        return Err(Error::invalid(format!("`{name}` takes 2 arguments, not {}", args.len())));
+    };
+    if let Some(arg) = [x, y].into_iter().find(|a| !is_number(&a.data_type)) {
+        return Err(not_numeric(name, &arg.data_type));
+    }
+    not_constant(name, y)?;
+    Ok(aggregator(Pair(match name {
+        "corr" => Together::Corr,
+        "covar_pop" => Together::CovarPop,
+        _ => Together::CovarSamp,
+    })))
+}
+
+/// The most that `first_k` and its like keep: a partial of more would not fit an online store.
+const K_MAX: i64 = 10_000;
+
+fn value_and_k(name: &str, args: &[Arg]) -> Result<(DataType, usize)> {
+    let [value, k] = args else {
+        return Err(Error::invalid(format!("`{name}` takes 2 arguments, (value, k), not {}", args.len())));
+    };
+    match k.literal.as_ref().and_then(|k| k.cast_to(&DataType::Int64).ok()) {
+        Some(ScalarValue::Int64(Some(k))) if (1..=K_MAX).contains(&k) => {
+            Ok((scalar(name, std::slice::from_ref(value))?, k as usize))
+        }
+        _ => Err(Error::invalid(format!("k of `{name}` is a constant between 1 and {K_MAX}"))),
+    }
+}
+
+fn k_best(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    let (data_type, k) = value_and_k(name, args)?;
+    let (by, descending, shape) = match name {
+        "first_k" | "array_agg" => (By::Time, false, ranked::Shape::List),
+        "last_k" => (By::Time, true, ranked::Shape::List),
+        "top_k" => (By::Value, true, ranked::Shape::List),
+        "bottom_k" => (By::Value, false, ranked::Shape::List),
+        "array_agg_distinct" => (By::DistinctValue, false, ranked::Shape::List),
+        _ => (By::DistinctValue, false, ranked::Shape::Count),
+    };
+    Ok(aggregator(Ranked { data_type, by, descending, k, shape }))
+}
+
+/// A constant is a parameter of a function, not a column of its events.
+fn not_constant(name: &str, arg: &Arg) -> Result<()> {
+    match &arg.literal {
+        Some(value) => {
+            Err(Error::invalid(format!("the second argument of `{name}` is a column, not the constant {value}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn best_by(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    let [value, key] = args else {
+        return Err(Error::invalid(format!("`{name}` takes 2 arguments, (value, by), not {}", args.len())));
+    };
+    scalar(name, std::slice::from_ref(key))?;
+    not_constant(name, key)?;
+    let data_type = scalar(name, std::slice::from_ref(value))?;
+    let shape = ranked::Shape::First;
+    Ok(aggregator(Ranked { data_type, by: By::Key, descending: name == "max_by", k: 1, shape }))
 }
 
 fn plural(n: usize) -> &'static str {

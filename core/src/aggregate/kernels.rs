@@ -43,15 +43,16 @@ impl Counts {
     }
 }
 
-/// Exact sums of a range, in units of 2^`exponent`.
+/// Exact sums of a range, as integers of a common unit, which is a power of two.
 pub(super) struct Sums {
     prefix: Vec<i128>,
-    exponent: i32,
+    /// The unit, in two factors, since it can be smaller than the smallest double.
+    unit: [f64; 2],
 }
 
 impl Sums {
     pub(super) fn of_integers(values: impl Iterator<Item = i128>) -> Self {
-        Self { prefix: prefix(values, |a, b| a + b), exponent: 0 }
+        Self { prefix: prefix(values, |a, b| a + b), unit: [1.0, 1.0] }
     }
 
     /// Of the counted floats, as integers of the smallest unit among them; `None` if that would take more than 127
@@ -82,7 +83,9 @@ impl Sums {
             let shifted = i128::from(whole) << (exponent.max(least) - least);
             if bits >> 63 == 1 { -shifted } else { shifted }
         };
-        Some(Self { prefix: prefix((0..values.len()).map(fixed), |a, b| a + b), exponent: least - 1075 })
+        let (exponent, half) = (least - 1075, (least - 1075) / 2);
+        let unit = [2f64.powi(half), 2f64.powi(exponent - half)];
+        Some(Self { prefix: prefix((0..values.len()).map(fixed), |a, b| a + b), unit })
     }
 
     pub(super) fn units(&self, range: &Range<usize>) -> i128 {
@@ -91,8 +94,7 @@ impl Sums {
 
     /// The sum, rounded once.
     pub(super) fn value(&self, range: &Range<usize>) -> f64 {
-        let half = self.exponent / 2;
-        self.units(range) as f64 * 2f64.powi(half) * 2f64.powi(self.exponent - half)
+        self.units(range) as f64 * self.unit[0] * self.unit[1]
     }
 }
 

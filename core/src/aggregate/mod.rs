@@ -11,11 +11,13 @@
 
 mod distinct;
 mod double_double;
+mod frequency;
 mod functions;
 mod kernels;
 mod moments;
 mod order;
 mod quantile;
+mod ranked;
 mod sum;
 
 use std::fmt::Debug;
@@ -32,7 +34,8 @@ use crate::Result;
 /// Events of one or several entities, in columns of equal length.
 #[derive(Debug, Clone, Copy)]
 pub struct Events<'a> {
-    /// The arguments of the aggregation, `len` rows each; empty for `count(*)`.
+    /// The arguments of the aggregation, one row an event; empty for `count(*)`. Constants after the first argument are
+    /// told when the function is bound, and are not here.
     pub args: &'a [ArrayRef],
     /// Event times, microseconds UTC.
     pub time: &'a [i64],
@@ -237,3 +240,6 @@ impl<A: Aggregation> Aggregator for Typed<A> {
         self.0.finish(&partials)
     }
 }
+
+#[cfg(test)]
+mod tests;

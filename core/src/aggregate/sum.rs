@@ -12,7 +12,7 @@ use super::kernels::{Counts, Sums, counted};
 use super::{Aggregation, Events};
 use crate::{Error, Result};
 
-/// `count(*)` and `count(x)`: the only aggregation whose empty window is not NULL.
+/// `count(*)` and `count(x)`: with `count_if` the only aggregations whose empty window is not NULL.
 #[derive(Debug)]
 pub(super) struct Count;
 
@@ -43,6 +43,38 @@ impl Aggregation for Count {
 
     fn finish(&self, partials: &[Option<u64>]) -> Result<ArrayRef> {
         Ok(Arc::new(Int64Array::from_iter_values(partials.iter().map(|p| p.unwrap_or(0) as i64))))
+    }
+
+    fn encode(&self, partial: &u64, out: &mut Vec<u8>) {
+        out.extend(partial.to_le_bytes());
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<u64> {
+        Reader(bytes).u64()
+    }
+}
+
+/// `count_if(condition)`: the events for which it is true.
+#[derive(Debug)]
+pub(super) struct CountIf;
+
+impl Aggregation for CountIf {
+    type Partial = u64;
+
+    fn return_type(&self) -> DataType {
+        DataType::Int64
+    }
+
+    fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<u64>>> {
+        Ok(events.args[0].as_boolean().iter().map(|v| (v == Some(true)).then_some(1)).collect())
+    }
+
+    fn merge(&self, into: &mut u64, other: &u64) {
+        *into += other;
+    }
+
+    fn finish(&self, partials: &[Option<u64>]) -> Result<ArrayRef> {
+        Count.finish(partials)
     }
 
     fn encode(&self, partial: &u64, out: &mut Vec<u8>) {

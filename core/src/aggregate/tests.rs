@@ -1,0 +1,173 @@
+//! The laws of the algebra, for every aggregation there is: however the events of a window are split, shuffled, stored
+//! and merged, and whichever way the engine takes, the value is the same.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Float64Type};
+use datafusion::common::ScalarValue;
+use proptest::prelude::*;
+
+use super::{Aggregator, Arg, Events, Functions};
+
+/// The arguments that every built-in function is tried with.
+fn calls() -> Vec<(String, Vec<&'static str>)> {
+    let plans: &[(&[&str], &[&[&'static str]])] = &[
+        (&["count"], &[&[], &["x"], &["word"]]),
+        (&["sum", "avg", "mean"], &[&["x"], &["n"]]),
+        (&["min", "max", "first_value", "last_value"], &[&["x"], &["n"], &["word"], &["flag"]]),
+        (&["var", "var_samp", "var_sample", "var_pop", "var_population"], &[&["x"]]),
+        (&["stddev", "stddev_samp", "stddev_pop", "skewness", "kurtosis"], &[&["x"], &["n"]]),
+        (&["covar", "covar_pop", "covar_samp", "corr"], &[&["x", "n"]]),
+        (&["count_if", "bool_and", "bool_or"], &[&["flag"]]),
+        (&["approx_distinct", "histogram"], &[&["n"], &["word"]]),
+        (&["approx_percentile_cont"], &[&["x", "half"]]),
+        (&["first_k", "last_k", "top_k", "bottom_k", "array_agg"], &[&["x", "k"], &["word", "k"]]),
+        (&["array_agg_distinct", "count_distinct", "top_frequency"], &[&["n", "k"], &["word", "k"]]),
+        (&["min_by", "max_by"], &[&["word", "x"], &["n", "word"]]),
+    ];
+    let each = plans.iter().flat_map(|(names, args)| names.iter().map(move |n| (*n, *args)));
+    each.flat_map(|(name, args)| args.iter().map(move |a| (name.to_string(), a.to_vec()))).collect()
+}
+
+#[test]
+fn every_function_is_tried() {
+    let functions = Functions::default();
+    let missing: Vec<&str> = functions.names().filter(|n| !calls().iter().any(|(c, _)| c == n)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    time: i64,
+    x: Option<f64>,
+    n: Option<i64>,
+    word: Option<&'static str>,
+    flag: Option<bool>,
+    counts: Option<bool>,
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let x = prop_oneof![
+        (-40i32..40).prop_map(|i| f64::from(i) / 4.0),
+        Just(-0.0),
+        -1e6..1e6f64,
+        (-1e3..1e3f64).prop_map(|f| f * 1e-6),
+    ];
+    let word = prop::sample::select(vec!["", "a", "b", "ba", "é"]);
+    let rows = (0i64..12, prop::option::weighted(0.8, x), prop::option::weighted(0.8, -5i64..5));
+    (
+        rows,
+        prop::option::weighted(0.8, word),
+        prop::option::of(any::<bool>()),
+        prop::option::weighted(0.9, prop::bool::weighted(0.8)),
+    )
+        .prop_map(|((time, x, n), word, flag, counts)| Row { time, x, n, word, flag, counts })
+}
+
+struct Columns {
+    time: Vec<i64>,
+    sequence: ArrayRef,
+    filter: BooleanArray,
+    x: ArrayRef,
+    n: ArrayRef,
+    word: ArrayRef,
+    flag: ArrayRef,
+}
+
+impl Columns {
+    /// Rows in order of time; their sequence is their number, without which ties are broken by value.
+    fn new(rows: &[Row]) -> Self {
+        let mut rows = rows.to_vec();
+        rows.sort_by_key(|r| r.time);
+        Self {
+            time: rows.iter().map(|r| r.time).collect(),
+            sequence: Arc::new(Int64Array::from_iter_values((0..rows.len() as i64).map(|i| i * 7 % 13))),
+            filter: rows.iter().map(|r| r.counts).collect(),
+            x: Arc::new(rows.iter().map(|r| r.x).collect::<Float64Array>()),
+            n: Arc::new(rows.iter().map(|r| r.n).collect::<Int64Array>()),
+            word: Arc::new(rows.iter().map(|r| r.word).collect::<StringArray>()),
+            flag: Arc::new(rows.iter().map(|r| r.flag).collect::<BooleanArray>()),
+        }
+    }
+
+    fn args(&self, names: &[&str]) -> (Vec<ArrayRef>, Vec<Arg>) {
+        let constant =
+            |v: f64| (Arc::new(Float64Array::from(vec![v; self.time.len()])) as ArrayRef, Some(ScalarValue::from(v)));
+        let one = |name: &&str| match *name {
+            "x" => (Arc::clone(&self.x), None),
+            "n" => (Arc::clone(&self.n), None),
+            "word" => (Arc::clone(&self.word), None),
+            "flag" => (Arc::clone(&self.flag), None),
+            "k" => constant(3.0),
+            _ => constant(0.5),
+        };
+        let both: Vec<_> = names.iter().map(one).collect();
+        let args = both.iter().map(|(a, l)| Arg { data_type: a.data_type().clone(), literal: l.clone() }).collect();
+        (both.into_iter().map(|(a, _)| a).collect(), args)
+    }
+}
+
+/// Equal, floats to 1e-9 of their size.
+fn same(a: &ArrayRef, b: &ArrayRef) -> bool {
+    if a.data_type() != &DataType::Float64 {
+        return a == b;
+    }
+    let (a, b) = (a.as_primitive::<Float64Type>(), b.as_primitive::<Float64Type>());
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()) + 1e-9 || (a.is_nan() && b.is_nan()),
+            (a, b) => a.is_none() && b.is_none(),
+        })
+}
+
+/// The value of each range by encoded partials: the rows of a range are dealt to three stores, which are merged in any
+/// order.
+fn by_stores(f: &dyn Aggregator, events: &Events<'_>, ranges: &[Range<usize>], turn: usize) -> ArrayRef {
+    let one = |range: &Range<usize>| {
+        let cuts = [range.start, range.start + range.len() / 3, range.start + range.len() / 2, range.end];
+        let parts: Vec<Range<usize>> = cuts.windows(2).map(|c| c[0]..c[1]).collect();
+        let mut partials = f.fold(events, &parts).expect("partials");
+        partials.rotate_left(turn % 3);
+        if turn > 2 {
+            partials.reverse();
+        }
+        partials
+    };
+    let groups: Vec<Vec<Vec<u8>>> = ranges.iter().map(one).collect();
+    let groups: Vec<Vec<&[u8]>> = groups.iter().map(|g| g.iter().map(Vec::as_slice).collect()).collect();
+    f.merge_finish(&groups).expect("values")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_window_has_one_value_however_it_is_made(
+        rows in prop::collection::vec(row(), 0..40), edges in prop::collection::vec((0usize..41, 0usize..41), 1..12),
+        filtered: bool, sequenced: bool, turn in 0usize..6,
+    ) {
+        let columns = Columns::new(&rows);
+        // Windows whose starts and ends never decrease.
+        let cut = |at: usize| at.min(rows.len());
+        let (mut starts, mut ends): (Vec<usize>, Vec<usize>) = edges.iter().map(|(a, b)| (cut(*a), cut(*b))).unzip();
+        starts.sort_unstable();
+        ends.sort_unstable();
+        let ranges: Vec<Range<usize>> = starts.into_iter().zip(ends).map(|(a, b)| a.min(b)..b).collect();
+        for (name, args) in calls() {
+            let (arrays, args) = columns.args(&args);
+            let f = Functions::default().get(&name).expect("a function").bind(&args).expect("it fits");
+            let events = Events {
+                args: &arrays,
+                time: &columns.time,
+                sequence: sequenced.then_some(&columns.sequence),
+                filter: filtered.then_some(&columns.filter),
+            };
+            let direct = f.windows(&events, &[&ranges]).expect("values").remove(0);
+            prop_assert_eq!(direct.data_type(), &f.return_type());
+            let stored = by_stores(f.as_ref(), &events, &ranges, turn);
+            prop_assert!(same(&direct, &stored), "{}: {:?} is not {:?} over {:?}", name, direct, stored, ranges);
+        }
+    }
+}
