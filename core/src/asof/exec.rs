@@ -213,16 +213,8 @@ impl Evaluation {
         };
         let (mut left_of, groups) = groups_of(&exec.left_keys, &left)?;
         let (mut right_of, _) = groups_of(&exec.right_keys, &right)?;
-        let times = |expr: &Arc<dyn PhysicalExpr>, rows: &Rows, plan: &Arc<dyn ExecutionPlan>| {
-            let pieces = rows.iter().map(|b| column(expr, b)).collect::<Result<Vec<_>>>()?;
-            let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
-            match pieces.is_empty() {
-                true => Ok(new_empty_array(&expr.data_type(&plan.schema())?)),
-                false => Ok::<_, DataFusionError>(concat(&pieces)?),
-            }
-        };
-        let at = times(&exec.left_time, &left, &exec.left)?;
-        let time = times(&exec.right_time, &right, &exec.right)?;
+        let at = whole(&exec.left_time, &left, &exec.left)?;
+        let time = whole(&exec.right_time, &right, &exec.right)?;
         let (at, time) = match exec.view {
             Some(_) => (to_micros(&at)?, to_micros(&time)?),
             None => ordinals(&at, &time)?,
@@ -408,6 +400,16 @@ fn features(
     match out.into_iter().collect() {
         Some(columns) => Ok(columns),
         None => internal_err!("a windowed view has a feature that is no aggregate"),
+    }
+}
+
+/// An expression over all rows of an input.
+fn whole(expr: &Arc<dyn PhysicalExpr>, rows: &Rows, input: &Arc<dyn ExecutionPlan>) -> Result<ArrayRef> {
+    let pieces = rows.iter().map(|b| column(expr, b)).collect::<Result<Vec<_>>>()?;
+    let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
+    match pieces.is_empty() {
+        true => Ok(new_empty_array(&expr.data_type(&input.schema())?)),
+        false => Ok(concat(&pieces)?),
     }
 }
 
