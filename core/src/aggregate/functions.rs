@@ -222,7 +222,8 @@ fn value_and_k(name: &str, args: &[Arg]) -> Result<(DataType, usize)> {
     let [value, k] = args else {
         return Err(Error::invalid(format!("`{name}` takes 2 arguments, (value, k), not {}", args.len())));
     };
-    match k.literal.as_ref().and_then(|k| k.cast_to(&DataType::Int64).ok()) {
+    let whole = k.literal.as_ref().filter(|_| k.data_type.is_integer());
+    match whole.and_then(|k| k.cast_to(&DataType::Int64).ok()) {
         Some(ScalarValue::Int64(Some(k))) if (1..=K_MAX).contains(&k) => {
             Ok((scalar(name, std::slice::from_ref(value))?, k as usize))
         }

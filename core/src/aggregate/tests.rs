@@ -93,15 +93,14 @@ impl Columns {
     }
 
     fn args(&self, names: &[&str]) -> (Vec<ArrayRef>, Vec<Arg>) {
-        let constant =
-            |v: f64| (Arc::new(Float64Array::from(vec![v; self.time.len()])) as ArrayRef, Some(ScalarValue::from(v)));
+        let constant = |v: ScalarValue| (v.to_array_of_size(self.time.len()).expect("a column"), Some(v));
         let one = |name: &&str| match *name {
             "x" => (Arc::clone(&self.x), None),
             "n" => (Arc::clone(&self.n), None),
             "word" => (Arc::clone(&self.word), None),
             "flag" => (Arc::clone(&self.flag), None),
-            "k" => constant(3.0),
-            _ => constant(0.5),
+            "k" => constant(3i64.into()),
+            _ => constant(0.5.into()),
         };
         let both: Vec<_> = names.iter().map(one).collect();
         let args = both.iter().map(|(a, l)| Arg { data_type: a.data_type().clone(), literal: l.clone() }).collect();
