@@ -342,3 +342,27 @@ fn options_of_a_copy_are_used_or_refused() {
     fails(at, &["run", "test.sql"], 1, &["OPTIONS of COPY TO 'out2.csv'", "delimitre"]);
     assert!(!at.join("out2.csv").exists());
 }
+
+#[test]
+fn a_table_may_be_made_and_dropped_in_one_job() {
+    let folder = project();
+    let at = folder.path();
+    let table = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'data/payments.csv'; CREATE VIEW v AS SELECT 1 AS a;\n";
+    job(at, &format!("{table}CREATE FEATURE VIEW f ENTITY (customer) EVENT TIME paid_at AS SELECT amount FROM t;"));
+    assert!(featurectl(at, &["run", "test.sql"]).status.success());
+    assert!(text(&featurectl(at, &["show", "tables"]).stdout).contains("│ v "));
+    job(at, &format!("{table}SELECT count(*) AS n FROM t; DROP TABLE t; DROP VIEW v;"));
+    let run = featurectl(at, &["run", "test.sql", "-o", "csv"]);
+    assert!(text(&run.stdout).contains("4000"), "{}", text(&run.stderr));
+    assert!(!text(&featurectl(at, &["show", "tables"]).stdout).contains("│ v "));
+    fails(at, &["run", "test.sql", "--set", "x=1"], 0, &["Dropped"]);
+    job(at, "DROP TABLE t");
+    fails(at, &["run", "test.sql"], 1, &["no table `t`", "IF EXISTS"]);
+    job(
+        at,
+        &format!(
+            "{table}CREATE FEATURE VIEW f ENTITY (customer) EVENT TIME paid_at AS SELECT amount FROM t; DROP TABLE f;"
+        ),
+    );
+    fails(at, &["run", "test.sql"], 1, &["`f` is a feature view", "DROP FEATURE VIEW f"]);
+}

@@ -64,7 +64,7 @@ impl Session {
             Ok(Planned { statement, status: self.definition_status(kind, name, sql)?, reads, writes: None })
         };
         Ok(Some(match checked {
-            Checked::Table { name, locations } => self.planned_table(name, locations).await?,
+            Checked::Table { name, locations, .. } => self.planned_table(name, locations).await?,
             Checked::View(view) => {
                 let (features, windows) = (view.features.len(), view.windows().len());
                 let what = format!("{}, {}", plural(features, "feature"), plural(windows, "window"));
@@ -89,9 +89,8 @@ impl Session {
 
     /// A table with its rows, if its files tell them, and the bytes of its file.
     async fn planned_table(&self, name: &str, locations: &[String]) -> Result<Planned> {
-        let scan = self.ctx.table(name).await?.create_physical_plan().await?;
-        let rows = match StatisticsContext::new().compute(scan.as_ref(), &StatisticsArgs::new())?.num_rows {
-            Precision::Exact(rows) => format!("  ({} rows)", thousands(rows as u64)),
+        let rows = match self.rows(name).await {
+            Ok(Precision::Exact(rows)) => format!("  ({} rows)", thousands(rows as u64)),
             _ => String::new(),
         };
         let size = |l: &String| match std::fs::metadata(l) {
@@ -105,6 +104,11 @@ impl Session {
             reads: locations.iter().map(size).collect(),
             writes: None,
         })
+    }
+
+    async fn rows(&self, table: &str) -> Result<Precision<usize>> {
+        let scan = self.ctx.table(table).await?.create_physical_plan().await?;
+        Ok(StatisticsContext::new().compute(scan.as_ref(), &StatisticsArgs::new())?.num_rows)
     }
 
     async fn planned_view(&self, view: &FeatureView, until: Option<Micros>) -> Result<Planned> {

@@ -23,7 +23,7 @@ use datafusion::functions::core::expr_fn::arrow_cast;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit};
 use featurectl_connectors::source_version;
 use featurectl_core::check::Checked;
-use featurectl_core::sql::{ObjectKind, Parsed, Statement};
+use featurectl_core::sql::{ObjectKind, Parsed};
 use featurectl_core::{Error, FeatureView, Lineage, Result, TrainingSet, lineage};
 use featurectl_feature_store::{DATE_COLUMN, Entry, Manifest, forget};
 use serde::Serialize;
@@ -89,9 +89,13 @@ pub(crate) async fn run(session: &Session, job: &Job, emit: OnEvent<'_>) -> Resu
         return Err(Error::invalid(format!("{} has problems: featurectl check {0}", job.source.name)));
     }
     let started = Instant::now();
-    let stores = |c: &Checked| !matches!(c, Checked::Query(_) | Checked::Table { .. } | Checked::Session);
-    let defines = |c: &Checked| matches!(c, Checked::View(_) | Checked::Service(_));
     let ephemeral = session.project.ephemeral;
+    let stores = |c: &Checked| match c {
+        Checked::Query(_) | Checked::Table { .. } | Checked::Session => false,
+        Checked::Drop { kind: ObjectKind::Table, .. } => !ephemeral,
+        _ => true,
+    };
+    let defines = |c: &Checked| matches!(c, Checked::View(_) | Checked::Service(_));
     if ephemeral && job.statements.iter().any(|(_, c)| stores(c) && !defines(c)) {
         return Err(Error::invalid("a session in memory keeps nothing: open it with Project::at(folder)"));
     }
@@ -120,12 +124,13 @@ impl Run<'_> {
     async fn statement(&mut self, order: usize, parsed: &Parsed, checked: &Checked, keep: bool) -> Result<()> {
         let session = self.session;
         match checked {
-            Checked::Table { name, .. } if keep => self.define_table(name, order, parsed).await,
-            Checked::Session if keep => match created_view(parsed) {
-                Some(name) => self.define_table(&name, order, parsed).await,
-                None => Ok(()),
-            },
+            Checked::Table { name, schema, .. } if keep => {
+                let state = serde_json::to_value(schema.as_ref()).map_err(|e| Error::internal(e.to_string()))?;
+                let (sql, columns) = (hash([parsed.sql.as_str()]), columns(schema));
+                self.entry(ObjectKind::Table, name, order, parsed, sql, vec![], columns, Some(state))
+            }
             Checked::Table { .. } | Checked::Session => Ok(()),
+            Checked::Drop { kind: ObjectKind::Table, .. } if !keep => Ok(()),
             Checked::View(_) | Checked::Service(_) if !keep => Ok(()),
             Checked::View(view) => {
                 let upstream = upstream(&lineage(&view.events)?);
@@ -148,13 +153,6 @@ impl Run<'_> {
                 Ok(())
             }
         }
-    }
-
-    async fn define_table(&mut self, name: &str, order: usize, parsed: &Parsed) -> Result<()> {
-        let schema = self.session.ctx.table_provider(name).await?.schema();
-        let state = serde_json::to_value(schema.as_ref()).map_err(|e| Error::internal(e.to_string()))?;
-        let columns = columns(&schema);
-        self.entry(ObjectKind::Table, name, order, parsed, hash([parsed.sql.as_str()]), vec![], columns, Some(state))
     }
 
     /// Registers a definition; what was made of it stays.
@@ -341,18 +339,6 @@ pub(crate) fn upstream(found: &Lineage) -> Vec<String> {
 
 pub(super) fn columns(schema: &arrow::datatypes::Schema) -> Vec<(String, String)> {
     schema.fields().iter().map(|f| (f.name().clone(), f.data_type().to_string())).collect()
-}
-
-fn created_view(parsed: &Parsed) -> Option<String> {
-    use datafusion::sql::sqlparser::ast::Statement as Sql;
-    let Statement::Session(statement) = &parsed.statement else { return None };
-    match statement.as_ref() {
-        datafusion::sql::parser::Statement::Statement(s) => match s.as_ref() {
-            Sql::CreateView(view) => Some(view.name.to_string()),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 /// `1 feature`, `2 features`.

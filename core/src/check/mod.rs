@@ -14,6 +14,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::{Expr, Ident, Statement as SqlStatement, Value};
 use datafusion::prelude::SessionContext;
@@ -29,7 +30,7 @@ use crate::sql::{self, ObjectKind, Parsed, SqlOption, Statement};
 #[derive(Debug, Clone)]
 pub enum Checked {
     /// The table is in the session's catalog.
-    Table { name: String, locations: Vec<String> },
+    Table { name: String, locations: Vec<String>, schema: SchemaRef },
     /// The view is in the session's catalog.
     View(Arc<FeatureView>),
     /// The service is known to `service_inputs`.
@@ -228,7 +229,7 @@ impl Analyzer {
             self.ctx.execute_logical_plan(plan).await
         };
         match outcome.await {
-            Ok(_) => Ok(Checked::Table { name, locations: table.locations }),
+            Ok(_) => self.defined(name, table.locations, span).await,
             Err(e) => {
                 let mut d = query::diagnose(&e, &self.source, span, &[]);
                 let location = as_written.locations.first().map_or("", String::as_str);
@@ -309,7 +310,12 @@ impl Analyzer {
 
     fn drop(&mut self, kind: ObjectKind, name: &Ident, if_exists: bool) -> Found<Checked> {
         let key = (kind, name.value.clone());
-        let here = self.given.remove(&key).is_some();
+        let mut here = self.given.remove(&key).is_some();
+        if kind == ObjectKind::Table && self.known.views.contains_key(&name.value) {
+            let text = format!("`{name}` is a feature view");
+            let d = Diagnostic::error("wrong-kind", text, self.place(name));
+            return Err(vec![d.help(format!("write DROP FEATURE VIEW {name}"))]);
+        }
         match kind {
             ObjectKind::FeatureView => {
                 self.known.views.remove(&name.value);
@@ -317,7 +323,8 @@ impl Analyzer {
             }
             ObjectKind::FeatureService => self.relations.remove(&name.value),
             ObjectKind::TrainingSet => drop(self.known.training_sets.remove(&name.value)),
-            ObjectKind::Model | ObjectKind::Table => {}
+            ObjectKind::Model => {}
+            ObjectKind::Table => here |= matches!(self.ctx.deregister_table(name.value.as_str()), Ok(Some(_))),
         }
         if !here && !if_exists && !self.registered.contains(&key) {
             let known: Vec<String> =
@@ -331,8 +338,16 @@ impl Analyzer {
         Ok(Checked::Drop { kind, name: name.value.clone(), if_exists })
     }
 
-    async fn session(&self, statement: &DfStatement, span: Span) -> Found<Checked> {
-        let mut statement = statement.clone();
+    /// A table or SQL view that is in the catalog now; a later statement may drop it.
+    async fn defined(&self, name: String, locations: Vec<String>, span: Span) -> Found<Checked> {
+        match self.ctx.table_provider(name.as_str()).await {
+            Ok(table) => Ok(Checked::Table { name, locations, schema: table.schema() }),
+            Err(e) => Err(vec![query::diagnose(&e, &self.source, span, &[])]),
+        }
+    }
+
+    async fn session(&self, as_written: &DfStatement, span: Span) -> Found<Checked> {
+        let mut statement = as_written.clone();
         if let DfStatement::Statement(s) = &statement
             && let SqlStatement::CreateTable(_) = s.as_ref()
         {
@@ -347,6 +362,12 @@ impl Analyzer {
             Err(e) => Err(e),
         };
         let tables = query::tables(&self.ctx);
+        if done.is_ok()
+            && let DfStatement::Statement(s) = &as_written
+            && let SqlStatement::CreateView(view) = s.as_ref()
+        {
+            return self.defined(view.name.to_string(), vec![], span).await;
+        }
         done.map(|()| Checked::Session).map_err(|e| vec![query::diagnose(&e, &self.source, span, &tables)])
     }
 

@@ -1,7 +1,9 @@
 //! Text → statements, with every statement's problems reported, not only the first one's.
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DfStatement};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Statement as SqlStatement, UnaryOperator, Value};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, ObjectNamePart, ObjectType, Query, Statement as SqlStatement, UnaryOperator, Value,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -75,6 +77,10 @@ fn classify(statement: DfStatement) -> ParseResult<Statement> {
                 Statement::Query(Box::new(statement))
             }
             S::ShowVariable { .. } | S::ShowFunctions { .. } => Statement::Query(Box::new(statement)),
+            S::Drop { object_type: ObjectType::Table | ObjectType::View, if_exists, ref names, .. } => {
+                let name = only_name(names).ok_or(ParserError::ParserError("DROP takes one plain name".into()))?;
+                Statement::Drop { kind: ObjectKind::Table, name, if_exists }
+            }
             S::CreateView { .. } | S::CreateTable { .. } | S::Set(_) | S::Drop { .. } | S::CreateSchema { .. } => {
                 Statement::Session(Box::new(statement))
             }
@@ -82,6 +88,16 @@ fn classify(statement: DfStatement) -> ParseResult<Statement> {
         },
         _ => return Err(ParserError::ParserError("this statement is not part of a job".into())),
     })
+}
+
+fn only_name(names: &[ObjectName]) -> Option<Ident> {
+    match names {
+        [ObjectName(parts)] => match parts.as_slice() {
+            [ObjectNamePart::Identifier(name)] => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// The parser of the statements that DataFusion does not have.
