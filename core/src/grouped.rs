@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, new_empty_array, new_null_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::internal_err;
@@ -121,24 +121,25 @@ impl Order {
     }
 }
 
-/// The columns of `batches`, each in one piece; a batch is given up as soon as its columns are copied.
-pub(crate) fn concatenate(schema: &Schema, batches: Vec<RecordBatch>) -> Result<Vec<ArrayRef>> {
-    if let [batch] = batches.as_slice() {
-        return Ok(batch.columns().to_vec());
-    }
+/// The columns of `batches`, each in one piece; a batch is given up as soon as its columns are copied. The first
+/// `unused` columns are not copied, but NULL.
+pub(crate) fn concatenate(schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Vec<ArrayRef>> {
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
     let mut columns: Vec<Vec<ArrayRef>> = schema.fields().iter().map(|_| Vec::with_capacity(batches.len())).collect();
     for batch in batches {
         let (_, arrays, _) = batch.into_parts();
         columns.iter_mut().zip(arrays).for_each(|(column, array)| column.push(array));
     }
-    let whole = |(pieces, field): (Vec<ArrayRef>, &Arc<Field>)| {
+    columns[..unused].iter_mut().for_each(Vec::clear);
+    let whole = |(number, (pieces, field)): (usize, (Vec<ArrayRef>, &Arc<Field>))| {
         let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
-        match pieces.is_empty() {
-            true => Ok(arrow::array::new_empty_array(field.data_type())),
-            false => Ok(concat(&pieces)?),
-        }
+        Ok(match pieces.is_empty() {
+            true if number < unused => new_null_array(&DataType::Null, rows),
+            true => new_empty_array(field.data_type()),
+            false => concat(&pieces)?,
+        })
     };
-    columns.into_iter().zip(schema.fields()).map(whole).collect()
+    columns.into_iter().zip(schema.fields()).enumerate().map(whole).collect()
 }
 
 #[cfg(test)]

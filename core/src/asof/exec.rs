@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array, new_null_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -230,8 +230,9 @@ impl Evaluation {
         Ok(Self {
             asks: Order::new(&left_of, at.values(), groups + 1)?,
             events: Order::new(&right_of, time.values(), groups)?,
-            left: concatenate(&exec.left.schema(), left)?,
-            right: concatenate(&exec.right.schema(), right)?,
+            left: concatenate(&exec.left.schema(), left, 0)?,
+            // Windows need no more of keys and times than `events` has.
+            right: concatenate(&exec.right.schema(), right, exec.windowed().map_or(0, |v| v.time_column() + 1))?,
             exec,
             next: 0,
             target,
@@ -274,11 +275,7 @@ impl Evaluation {
     fn aggregate(&self, view: &FeatureView, groups: Range<usize>) -> Result<Vec<ArrayRef>> {
         let places = self.places(groups.clone());
         let rows = UInt32Array::from(self.events.rows[places.clone()].to_vec());
-        let inputs = |(number, c): (usize, &ArrayRef)| match number > view.time_column() {
-            true => Ok(take(c, &rows, None)?),
-            false => Ok::<_, DataFusionError>(new_null_array(&DataType::Null, rows.len())),
-        };
-        let events = self.right.iter().enumerate().map(inputs).collect::<Result<Vec<_>>>()?;
+        let events = self.right.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
         let inclusive = self.exec.op == MatchOp::GtEq;
         let windows = view.windows();
         let mut ranges: Vec<Vec<Range<usize>>> = vec![Vec::new(); windows.len()];

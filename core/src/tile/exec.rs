@@ -255,7 +255,7 @@ impl Evaluation {
         let rows = rows.into_iter().flatten().collect();
         let schema = view.events.schema();
         let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()))?;
-        let events = concatenate(schema.as_arrow(), rows)?;
+        let events = concatenate(schema.as_arrow(), rows, 0)?;
         let mut of = Vec::new();
         keys.intern(&events[..view.entity.len()], events[view.time_column()].len(), &mut of)?;
         let order = Order::new(&of, to_micros(&events[view.time_column()])?.values(), keys.len())?;
