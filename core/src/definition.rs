@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Query;
 
-use crate::Result;
 use crate::aggregate::{Aggregator, Events};
 use crate::sql::Algorithm;
+use crate::{Error, Result};
 
 /// Microseconds: of an instant since 1970 UTC, or of a duration.
 pub type Micros = i64;
@@ -19,23 +19,52 @@ const MINUTE: Micros = 60_000_000;
 const HOUR: Micros = 60 * MINUTE;
 const DAY: Micros = 24 * HOUR;
 
-/// How far a window reaches back, and to what its far edge is rounded down.
+/// The microseconds of an interval of fixed length.
+pub(crate) fn interval_micros(i: IntervalMonthDayNano) -> Result<Micros> {
+    if i.months != 0 {
+        return Err(Error::invalid("months and years have no fixed length: say it in days"));
+    }
+    let micros = i64::from(i.days).checked_mul(DAY).and_then(|d| d.checked_add(i.nanoseconds / 1000));
+    match micros {
+        Some(m) if m > 0 => Ok(m),
+        Some(_) => Err(Error::invalid("a length of time must be positive")),
+        None => Err(Error::invalid("it is too long")),
+    }
+}
+
+/// How far a window reaches back, where it ends, and to what its edges are rounded down.
 ///
-/// At an instant T it covers `[floor(T − length, hop), T)`; without a hop `[T − length, T)`; a lifetime window covers
-/// everything before T.
+/// ```text
+///                      length                offset
+///  ──────┼──────────────────────────────┼───────────────┼──▶ time
+///      start, to a multiple of hop     end, the same   T        without an offset the end is T itself
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
     /// Length in microseconds; `None` for a lifetime window.
     pub length: Option<Micros>,
-    /// The far edge is a multiple of this many microseconds; `None`: exact.
+    /// How long before T it ends, microseconds; `None`: at T exactly, which is never rounded.
+    pub offset: Option<Micros>,
+    /// The edges are multiples of this many microseconds; `None`: exact.
     pub hop: Option<Micros>,
 }
 
 impl Window {
+    /// Everything before T.
+    pub const LIFETIME: Self = Self { length: None, offset: None, hop: None };
+
     /// The first instant inside the window at `at` (exclusive near edge), microseconds UTC.
     pub fn start(&self, at: Micros) -> Micros {
-        let Some(length) = self.length else { return Micros::MIN };
-        let edge = at.saturating_sub(length);
+        self.length.map_or(Micros::MIN, |length| self.edge(at, length))
+    }
+
+    /// The first instant after the window at `at`, microseconds UTC; never later than `at`.
+    pub fn end(&self, at: Micros) -> Micros {
+        self.offset.map_or(at, |offset| self.edge(at, offset))
+    }
+
+    fn edge(&self, at: Micros, before: Micros) -> Micros {
+        let edge = at.saturating_sub(before);
         match self.hop {
             Some(hop) => edge.checked_sub(edge.rem_euclid(hop)).unwrap_or(Micros::MIN),
             None => edge,

@@ -226,10 +226,11 @@ fn finish(
     if view.is_latest() {
         return finish_latest(view, program, tiles, at);
     }
+    let instants: Vec<_> = at.iter().map(|t| t.unwrap_or_default()).collect();
     let feature = |feature| {
         let (window, aggregate) = feature_window(view, feature);
         let groups = groups(program, tiles, at, window, aggregate)?;
-        program.aggregates[aggregate].function.merge_finish(&groups)
+        program.aggregates[aggregate].function.merge_finish(&groups, &instants)
     };
     view.features.iter().map(feature).collect()
 }
@@ -250,8 +251,8 @@ fn groups<'a>(
     };
     let mut groups = Vec::with_capacity(tiles.len());
     for (row, at) in tiles.iter().zip(at) {
-        let start = at.map_or(Micros::MAX, |at| window.start(at));
-        let inside = row[index].iter().filter(|t| t.key.start >= start);
+        let (start, end) = at.map_or((0, 0), |at| (window.start(at), window.end(at)));
+        let inside = row[index].iter().filter(|t| t.key.start >= start && t.key.start < end);
         groups.push(inside.map(|t| Ok(program.partials(level, &t.partial)?[part])).collect::<Result<_>>()?);
     }
     Ok(groups)
@@ -270,14 +271,13 @@ fn finish_latest(
             _ => true,
         }
     };
-    let window = Window { length: None, hop: None };
-    let mut groups = groups(program, tiles, at, window, 0)?;
+    let mut groups = groups(program, tiles, at, Window::LIFETIME, 0)?;
     for (group, (row, at)) in groups.iter_mut().zip(tiles.iter().zip(at)) {
         if !alive(row, at) {
             group.clear();
         }
     }
-    let rows = program.aggregates[0].function.merge_finish(&groups)?;
+    let rows = program.aggregates[0].function.merge_finish(&groups, &vec![0; groups.len()])?;
     let first = view.first_input();
     let column = |f: &featurectl_core::Feature| match f.source {
         featurectl_core::FeatureSource::Latest { column } => Ok(Arc::clone(rows.as_struct().column(column - first))),

@@ -41,13 +41,18 @@ impl Aggregation for Frequency {
         Ok(ordered::encode(&events.args[0])?.into_iter().map(one).collect())
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        Some(|p| p.iter().map(|(value, n)| (value.clone(), n.wrapping_neg())).collect())
+    }
+
     fn merge(&self, into: &mut Self::Partial, other: &Self::Partial) {
         for (value, count) in other {
             match into.get_mut(value) {
-                Some(known) => *known += count,
+                Some(known) => *known = known.wrapping_add(*count),
                 None => drop(into.insert(value.clone(), *count)),
             }
         }
+        into.retain(|_, count| *count != 0);
     }
 
     fn finish(&self, partials: &[Option<Self::Partial>]) -> Result<ArrayRef> {

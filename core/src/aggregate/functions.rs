@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::ScalarValue;
 
+use super::bucketed::Bucketed;
+use super::decayed::{Decayed, Of};
 use super::distinct::Distinct;
 use super::frequency::Frequency;
 use super::moments::{Pair, Shape, Together, Variance};
 use super::order::{Edge, Extreme};
 use super::quantile::Percentile;
 use super::ranked::{self, By, Ranked};
+use super::retractable::Retractable;
 use super::sum::{Avg, Count, CountIf, SumFloat, SumInt};
+use super::vector::Vector;
 use super::{Aggregator, aggregator};
+use crate::definition::interval_micros;
 use crate::{Error, Result, ordered};
 
 /// One argument of a call, as the binder sees it.
@@ -76,9 +81,14 @@ impl fmt::Debug for AggregateFunction {
 pub struct Functions(BTreeMap<String, AggregateFunction>);
 
 impl Functions {
-    /// The function called `name`, in any case.
-    pub fn get(&self, name: &str) -> Option<&AggregateFunction> {
-        self.0.get(&name.to_lowercase())
+    /// The function called `name`, in any case; `bucketed_` before the name of any function gives it by bucket.
+    pub fn get(&self, name: &str) -> Option<AggregateFunction> {
+        let name = name.to_lowercase();
+        if let Some(function) = self.0.get(&name) {
+            return Some(function.clone());
+        }
+        let inner = self.0.get(name.strip_prefix("bucketed_")?)?.clone();
+        Some(AggregateFunction::new(name, move |args| bucketed(&inner, args)))
     }
 
     /// Adds a function, in place of one of the same name.
@@ -128,8 +138,28 @@ impl Default for Functions {
         });
         add(&["approx_distinct"], |name, args| scalar(name, args).map(|_| aggregator(Distinct)));
         add(&["approx_percentile_cont"], percentile);
+        add(&["decayed_sum", "decayed_count", "decayed_avg"], decayed);
+        add(&["vector_sum", "vector_avg"], vector);
         all
     }
+}
+
+fn bucketed(inner: &AggregateFunction, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    let Some((bucket, args)) = args.split_last().filter(|(bucket, _)| bucket.literal.is_none()) else {
+        return Err(Error::invalid(format!("`bucketed_{}` takes the column to bucket by last", inner.name())));
+    };
+    let bucket = scalar("bucketed", std::slice::from_ref(bucket))?;
+    Ok(aggregator(Bucketed { inner: inner.bind(args)?, bucket }))
+}
+
+/// `function` over events that can be taken back: where its last argument, a condition, is true.
+///
+/// Errors: [`Invalid`](crate::ErrorKind::Invalid) if events can't be taken back from it.
+pub(crate) fn retractable(name: &str, function: Arc<dyn Aggregator>) -> Result<Arc<dyn Aggregator>> {
+    if function.invertible() {
+        return Ok(aggregator(Retractable(function)));
+    }
+    Err(Error::invalid(format!("`{name}` can't take events back, as its view does with `retract`")))
 }
 
 fn at_most(name: &str, args: &[Arg], most: usize) -> Result<()> {
@@ -190,6 +220,39 @@ fn percentile(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
     match q {
         Some(ScalarValue::Float64(Some(q))) if (0.0..=1.0).contains(&q) => Ok(aggregator(Percentile { q })),
         _ => Err(Error::invalid(format!("the percentile of `{name}` is a constant between 0 and 1"))),
+    }
+}
+
+fn decayed(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    let (value, half_life) = match args {
+        [half_life] if name == "decayed_count" => (None, half_life),
+        [value, half_life] => (Some(value), half_life),
+        _ => return Err(Error::invalid(format!("`{name}` takes (value, half-life), not {} arguments", args.len()))),
+    };
+    let of = match name {
+        "decayed_sum" => Of::Sum,
+        "decayed_avg" => Of::Avg,
+        _ => Of::Count,
+    };
+    if let Some(value) = value.filter(|v| of != Of::Count && !is_number(&v.data_type)) {
+        return Err(not_numeric(name, &value.data_type));
+    }
+    let interval =
+        half_life.literal.as_ref().and_then(|v| v.cast_to(&DataType::Interval(IntervalUnit::MonthDayNano)).ok());
+    let Some(ScalarValue::IntervalMonthDayNano(Some(interval))) = interval else {
+        return Err(Error::invalid(format!("the half-life of `{name}` is a constant like INTERVAL '7 days'")));
+    };
+    let half_life = interval_micros(interval).map_err(|e| e.context(format!("the half-life of `{name}`")))?;
+    Ok(aggregator(Decayed { of, half_life, has_argument: value.is_some() }))
+}
+
+fn vector(name: &str, args: &[Arg]) -> Result<Arc<dyn Aggregator>> {
+    use DataType as D;
+    match &one(name, args)?.data_type {
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) if is_number(f.data_type()) => {
+            Ok(aggregator(Vector { avg: name == "vector_avg" }))
+        }
+        other => Err(Error::invalid(format!("`{name}` takes a list of numbers, not {other}"))),
     }
 }
 

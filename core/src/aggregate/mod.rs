@@ -9,6 +9,8 @@
 //! Every evaluator — as-of join, tile backfill, stream, online read — is made of these steps only, and because a merge
 //! does not depend on order, all of them give the same value.
 
+mod bucketed;
+mod decayed;
 mod distinct;
 mod double_double;
 mod frequency;
@@ -18,7 +20,9 @@ mod moments;
 mod order;
 mod quantile;
 mod ranked;
+mod retractable;
 mod sum;
+mod vector;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -27,9 +31,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 
+pub(crate) use functions::retractable;
 pub use functions::{AggregateFunction, Arg, Functions};
 
 use crate::Result;
+use crate::definition::Micros;
 
 /// Events of one or several entities, in columns of equal length.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +104,18 @@ pub trait Aggregation: Debug + Send + Sync + 'static {
     /// One value a partial; `None` is the empty window.
     fn finish(&self, partials: &[Option<Self::Partial>]) -> Result<ArrayRef>;
 
+    /// [`finish`](Self::finish) for a value that changes with time: `at` is the instant of each partial's window, in
+    /// microseconds UTC, exclusive.
+    fn finish_at(&self, partials: &[Option<Self::Partial>], _at: &[Micros]) -> Result<ArrayRef> {
+        self.finish(partials)
+    }
+
+    /// What gives the partial that undoes a partial when both are merged. `None`: there is none, as for a maximum,
+    /// and events can't be taken back.
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        None
+    }
+
     /// Appends the partial's bytes, at least one; their layout must stay readable in later versions.
     fn encode(&self, partial: &Self::Partial, out: &mut Vec<u8>);
 
@@ -110,14 +128,28 @@ pub trait Aggregator: Debug + Send + Sync {
     /// Type of the finished value.
     fn return_type(&self) -> DataType;
 
-    /// The value of each range of rows, for each list of ranges. Within a list, starts and ends never decrease.
-    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Vec<ArrayRef>>;
+    /// Whether events can be taken back.
+    fn invertible(&self) -> bool;
+
+    /// The value of each range of rows, for each list of ranges. Within a list, starts and ends never decrease; `at` is
+    /// the instant of each range, microseconds UTC, exclusive.
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]], at: &[Micros]) -> Result<Vec<ArrayRef>>;
 
     /// The encoded partial of each range of rows; empty bytes where no row counts.
     fn fold(&self, events: &Events<'_>, ranges: &[Range<usize>]) -> Result<Vec<Vec<u8>>>;
 
-    /// The value of each group of encoded partials.
-    fn merge_finish(&self, groups: &[Vec<&[u8]>]) -> Result<ArrayRef>;
+    /// The encoded merge of encoded partials; empty bytes if all of them are.
+    ///
+    /// Errors: [`Data`](crate::ErrorKind::Data) if one is damaged.
+    fn merge(&self, partials: &[&[u8]]) -> Result<Vec<u8>>;
+
+    /// The encoded partial that undoes an encoded partial.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) if the aggregation is not [`invertible`](Self::invertible).
+    fn invert(&self, partial: &[u8]) -> Result<Vec<u8>>;
+
+    /// The value of each group of encoded partials at the instant of the group, microseconds UTC, exclusive.
+    fn merge_finish(&self, groups: &[Vec<&[u8]>], at: &[Micros]) -> Result<ArrayRef>;
 }
 
 /// The object-safe face of an aggregation.
@@ -158,6 +190,14 @@ impl<A: Aggregation> Typed<A> {
             (None, Some(other)) => *into = Some(other.clone()),
             (_, None) => {}
         }
+    }
+
+    fn decode_all(&self, partials: &[&[u8]]) -> Result<Option<A::Partial>> {
+        let mut merged = None;
+        for bytes in partials.iter().filter(|b| !b.is_empty()) {
+            self.merge_into(&mut merged, Some(&self.0.decode(bytes)?));
+        }
+        Ok(merged)
     }
 
     /// Sliding windows by two stacks (Tangwongsan, Hirzel, Schneider: "Low-latency sliding-window aggregation in
@@ -208,12 +248,16 @@ impl<A: Aggregation> Aggregator for Typed<A> {
         self.0.return_type()
     }
 
-    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Vec<ArrayRef>> {
+    fn invertible(&self) -> bool {
+        self.0.inverse().is_some()
+    }
+
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]], at: &[Micros]) -> Result<Vec<ArrayRef>> {
         if let Some(values) = self.0.windows(events, ranges)? {
             return Ok(values);
         }
         let lifted = self.lift(events)?;
-        ranges.iter().map(|ranges| self.0.finish(&self.slide(&lifted, ranges))).collect()
+        ranges.iter().map(|ranges| self.0.finish_at(&self.slide(&lifted, ranges), at)).collect()
     }
 
     fn fold(&self, events: &Events<'_>, ranges: &[Range<usize>]) -> Result<Vec<Vec<u8>>> {
@@ -228,16 +272,31 @@ impl<A: Aggregation> Aggregator for Typed<A> {
         Ok(ranges.iter().map(fold_one).collect())
     }
 
-    fn merge_finish(&self, groups: &[Vec<&[u8]>]) -> Result<ArrayRef> {
-        let mut partials = Vec::with_capacity(groups.len());
-        for group in groups {
-            let mut merged = None;
-            for bytes in group.iter().filter(|b| !b.is_empty()) {
-                self.merge_into(&mut merged, Some(&self.0.decode(bytes)?));
-            }
-            partials.push(merged);
-        }
-        self.0.finish(&partials)
+    fn merge(&self, partials: &[&[u8]]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.decode_all(partials)?.inspect(|p| self.0.encode(p, &mut bytes));
+        Ok(bytes)
+    }
+
+    fn invert(&self, partial: &[u8]) -> Result<Vec<u8>> {
+        let invert =
+            self.0.inverse().ok_or_else(|| crate::Error::invalid("this aggregation can't take events back"))?;
+        let mut bytes = Vec::new();
+        self.0.encode(&invert(&self.0.decode(partial)?), &mut bytes);
+        Ok(bytes)
+    }
+
+    fn merge_finish(&self, groups: &[Vec<&[u8]>], at: &[Micros]) -> Result<ArrayRef> {
+        let partials: Vec<_> = groups.iter().map(|g| self.decode_all(g)).collect::<Result<_>>()?;
+        self.0.finish_at(&partials, at)
+    }
+}
+
+/// The merge of two encoded partials that are known to be whole.
+fn merged(aggregator: &Arc<dyn Aggregator>, left: &[u8], right: &[u8]) -> Vec<u8> {
+    match aggregator.merge(&[left, right]) {
+        Ok(merged) => merged,
+        Err(e) => unreachable!("partials are checked when they are read: {e}"),
     }
 }
 

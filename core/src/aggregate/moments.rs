@@ -51,8 +51,12 @@ impl Aggregation for Variance {
         Ok(floats(&events.args[0])?.iter().map(|v| v.map(lift)).collect())
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        Some(|m| Moments { n: m.n.wrapping_neg(), sum: m.sum.neg(), squares: m.squares.neg() })
+    }
+
     fn merge(&self, into: &mut Moments, other: &Moments) {
-        into.n += other.n;
+        into.n = into.n.wrapping_add(other.n);
         into.sum = into.sum.add(other.sum);
         into.squares = into.squares.add(other.squares);
     }
@@ -75,7 +79,8 @@ impl Aggregation for Variance {
 
 /// `skewness` and `kurtosis` of the population: m₃ / m₂^(3/2), and m₄ / m₂² − 3. NULL where all values are equal.
 ///
-/// Kept as Σx … Σx⁴, each with about 106 bits, for the reason given at [`Variance`].
+/// Kept as Σx … Σx⁴, each with about 106 bits, for the reason given at [`Variance`]. What a large value took of those
+/// bits does not come back when it is taken back, so there is no inverse.
 #[derive(Debug)]
 pub(super) struct Shape {
     pub(super) kurtosis: bool,
@@ -121,7 +126,7 @@ impl Aggregation for Shape {
     }
 
     fn merge(&self, into: &mut Powers, other: &Powers) {
-        into.0 += other.0;
+        into.0 = into.0.wrapping_add(other.0);
         into.1.iter_mut().zip(other.1).for_each(|(a, b)| *a = a.add(b));
     }
 
@@ -191,8 +196,14 @@ impl Aggregation for Pair {
         Ok(xs.iter().zip(ys.iter()).map(lift).collect())
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        // Whether values vary at all, which decides on NULL, is lost in what a large value leaves behind.
+        let inverse: fn(&PairSums) -> PairSums = |(n, sums)| (n.wrapping_neg(), sums.map(DoubleDouble::neg));
+        (self.0 != Together::Corr).then_some(inverse)
+    }
+
     fn merge(&self, into: &mut PairSums, other: &PairSums) {
-        into.0 += other.0;
+        into.0 = into.0.wrapping_add(other.0);
         into.1.iter_mut().zip(other.1).for_each(|(a, b)| *a = a.add(b));
     }
 

@@ -37,8 +37,12 @@ impl Aggregation for Count {
         Ok(Some(ranges.iter().map(values).collect()))
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        Some(|n| n.wrapping_neg())
+    }
+
     fn merge(&self, into: &mut u64, other: &u64) {
-        *into += other;
+        *into = into.wrapping_add(*other);
     }
 
     fn finish(&self, partials: &[Option<u64>]) -> Result<ArrayRef> {
@@ -69,8 +73,12 @@ impl Aggregation for CountIf {
         Ok(events.args[0].as_boolean().iter().map(|v| (v == Some(true)).then_some(1)).collect())
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        Some(|n| n.wrapping_neg())
+    }
+
     fn merge(&self, into: &mut u64, other: &u64) {
-        *into += other;
+        *into = into.wrapping_add(*other);
     }
 
     fn finish(&self, partials: &[Option<u64>]) -> Result<ArrayRef> {
@@ -126,6 +134,10 @@ impl Aggregation for SumInt {
         ranges.iter().map(values).collect::<Result<_>>().map(Some)
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        Some(|sum| -sum)
+    }
+
     fn merge(&self, into: &mut i128, other: &i128) {
         *into += other;
     }
@@ -169,6 +181,10 @@ impl Aggregation for SumFloat {
         exact(events, ranges, |sum, _| sum)
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        Some(|sum| sum.neg())
+    }
+
     fn merge(&self, into: &mut DoubleDouble, other: &DoubleDouble) {
         *into = into.add(*other);
     }
@@ -205,8 +221,12 @@ impl Aggregation for Avg {
         exact(events, ranges, |sum, n| sum / n as f64)
     }
 
+    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+        Some(|(sum, n)| (sum.neg(), n.wrapping_neg()))
+    }
+
     fn merge(&self, into: &mut Self::Partial, other: &Self::Partial) {
-        *into = (into.0.add(other.0), into.1 + other.1);
+        *into = (into.0.add(other.0), into.1.wrapping_add(other.1));
     }
 
     fn finish(&self, partials: &[Option<Self::Partial>]) -> Result<ArrayRef> {

@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, StringArray};
+use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano};
 use datafusion::common::ScalarValue;
 use proptest::prelude::*;
 
@@ -26,6 +26,12 @@ fn calls() -> Vec<(String, Vec<&'static str>)> {
         (&["first_k", "last_k", "top_k", "bottom_k", "array_agg"], &[&["x", "k"], &["word", "k"]]),
         (&["array_agg_distinct", "count_distinct", "top_frequency"], &[&["n", "k"], &["word", "k"]]),
         (&["min_by", "max_by"], &[&["word", "x"], &["n", "word"]]),
+        (&["decayed_sum", "decayed_avg"], &[&["x", "half_life"], &["n", "half_life"]]),
+        (&["decayed_count"], &[&["half_life"], &["word", "half_life"]]),
+        (&["vector_sum", "vector_avg"], &[&["vector"]]),
+        (&["bucketed_count"], &[&["word"], &["x", "n"]]),
+        (&["bucketed_decayed_sum"], &[&["x", "half_life", "word"]]),
+        (&["bucketed_avg", "bucketed_last_value", "bucketed_stddev"], &[&["x", "word"], &["n", "n"]]),
     ];
     let each = plans.iter().flat_map(|(names, args)| names.iter().map(move |n| (*n, *args)));
     each.flat_map(|(name, args)| args.iter().map(move |a| (name.to_string(), a.to_vec()))).collect()
@@ -74,6 +80,7 @@ struct Columns {
     n: ArrayRef,
     word: ArrayRef,
     flag: ArrayRef,
+    vector: ArrayRef,
 }
 
 impl Columns {
@@ -89,6 +96,9 @@ impl Columns {
             n: Arc::new(rows.iter().map(|r| r.n).collect::<Int64Array>()),
             word: Arc::new(rows.iter().map(|r| r.word).collect::<StringArray>()),
             flag: Arc::new(rows.iter().map(|r| r.flag).collect::<BooleanArray>()),
+            vector: Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(
+                rows.iter().map(|r| r.flag.map(|_| [r.x, r.n.map(|n| n as f64)])),
+            )),
         }
     }
 
@@ -99,19 +109,32 @@ impl Columns {
             "n" => (Arc::clone(&self.n), None),
             "word" => (Arc::clone(&self.word), None),
             "flag" => (Arc::clone(&self.flag), None),
+            "vector" => (Arc::clone(&self.vector), None),
+            "half_life" => constant(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, 4_000)))),
             "k" => constant(3i64.into()),
             _ => constant(0.5.into()),
         };
         let both: Vec<_> = names.iter().map(one).collect();
         let args = both.iter().map(|(a, l)| Arg { data_type: a.data_type().clone(), literal: l.clone() }).collect();
-        (both.into_iter().map(|(a, _)| a).collect(), args)
+        let is_input = |(i, (_, literal)): &(usize, &(ArrayRef, Option<ScalarValue>))| *i == 0 || literal.is_none();
+        (both.iter().enumerate().filter(is_input).map(|(_, (a, _))| Arc::clone(a)).collect(), args)
     }
 }
 
-/// Equal, floats to 1e-9 of their size.
+/// Equal, floats to 1e-9 of their size, also inside of lists and maps.
 fn same(a: &ArrayRef, b: &ArrayRef) -> bool {
-    if a.data_type() != &DataType::Float64 {
-        return a == b;
+    match a.data_type() {
+        DataType::Float64 => {}
+        DataType::List(_) => {
+            let (a, b) = (a.as_list::<i32>(), b.as_list::<i32>());
+            return a.offsets() == b.offsets() && a.nulls() == b.nulls() && same(a.values(), b.values());
+        }
+        DataType::Map(..) => {
+            let (a, b) = (a.as_map(), b.as_map());
+            let entries = a.keys() == b.keys() && same(a.values(), b.values());
+            return a.offsets() == b.offsets() && a.nulls() == b.nulls() && entries;
+        }
+        _ => return a == b,
     }
     let (a, b) = (a.as_primitive::<Float64Type>(), b.as_primitive::<Float64Type>());
     a.len() == b.len()
@@ -123,7 +146,7 @@ fn same(a: &ArrayRef, b: &ArrayRef) -> bool {
 
 /// The value of each range by encoded partials: the rows of a range are dealt to three stores, which are merged in any
 /// order.
-fn by_stores(f: &dyn Aggregator, events: &Events<'_>, ranges: &[Range<usize>], turn: usize) -> ArrayRef {
+fn by_stores(f: &dyn Aggregator, events: &Events<'_>, ranges: &[Range<usize>], at: &[i64], turn: usize) -> ArrayRef {
     let one = |range: &Range<usize>| {
         let cuts = [range.start, range.start + range.len() / 3, range.start + range.len() / 2, range.end];
         let parts: Vec<Range<usize>> = cuts.windows(2).map(|c| c[0]..c[1]).collect();
@@ -136,11 +159,16 @@ fn by_stores(f: &dyn Aggregator, events: &Events<'_>, ranges: &[Range<usize>], t
     };
     let groups: Vec<Vec<Vec<u8>>> = ranges.iter().map(one).collect();
     let groups: Vec<Vec<&[u8]>> = groups.iter().map(|g| g.iter().map(Vec::as_slice).collect()).collect();
-    f.merge_finish(&groups).expect("values")
+    f.merge_finish(&groups, at).expect("values")
+}
+
+/// `PROPTEST_CASES` if it is set.
+fn cases(default: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(400), ..ProptestConfig::default() })]
 
     #[test]
     fn a_window_has_one_value_however_it_is_made(
@@ -154,6 +182,7 @@ proptest! {
         starts.sort_unstable();
         ends.sort_unstable();
         let ranges: Vec<Range<usize>> = starts.into_iter().zip(ends).map(|(a, b)| a.min(b)..b).collect();
+        let at: Vec<i64> = (12..12 + ranges.len() as i64).collect();
         for (name, args) in calls() {
             let (arrays, args) = columns.args(&args);
             let f = Functions::default().get(&name).expect("a function").bind(&args).expect("it fits");
@@ -163,10 +192,39 @@ proptest! {
                 sequence: sequenced.then_some(&columns.sequence),
                 filter: filtered.then_some(&columns.filter),
             };
-            let direct = f.windows(&events, &[&ranges]).expect("values").remove(0);
+            let direct = f.windows(&events, &[&ranges], &at).expect("values").remove(0);
             prop_assert_eq!(direct.data_type(), &f.return_type());
-            let stored = by_stores(f.as_ref(), &events, &ranges, turn);
+            let stored = by_stores(f.as_ref(), &events, &ranges, &at, turn);
             prop_assert!(same(&direct, &stored), "{}: {:?} is not {:?} over {:?}", name, direct, stored, ranges);
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_there(rows in prop::collection::vec((row(), any::<bool>()), 0..30), turn in 0usize..6) {
+        let (kept, gone): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, gone)| !gone);
+        let gone: Vec<Row> = gone.into_iter().map(|(row, _)| row).collect();
+        let kept: Vec<Row> = kept.into_iter().map(|(row, _)| row).collect();
+        let mut all: Vec<(Row, bool)> = kept.iter().chain(&gone).map(|r| (r.clone(), false)).collect();
+        all.extend(gone.into_iter().map(|r| (r, true)));
+        all.sort_by_key(|(r, _)| r.time);
+        let retract: ArrayRef = Arc::new(all.iter().map(|(_, gone)| Some(*gone)).collect::<BooleanArray>());
+        let (left, all) = (Columns::new(&kept), Columns::new(&all.into_iter().map(|(r, _)| r).collect::<Vec<_>>()));
+        let (mut tried, at) = (0, [12]);
+        for (name, args) in calls() {
+            let (mut arrays, bound) = all.args(&args);
+            let f = Functions::default().get(&name).expect("a function").bind(&bound).expect("it fits");
+            let Ok(signed) = super::retractable(&name, Arc::clone(&f)) else { continue };
+            tried += 1;
+            arrays.push(Arc::clone(&retract));
+            let events = |args, time| Events { args, time, sequence: None, filter: None };
+            let wanted = left.args(&args).0;
+            let wanted = f.windows(&events(&wanted, &left.time), &[&[0..left.time.len()]], &at).expect("values").remove(0);
+            let (events, range) = (events(&arrays, &all.time), 0..all.time.len());
+            let direct = signed.windows(&events, &[std::slice::from_ref(&range)], &at).expect("values").remove(0);
+            let stored = by_stores(signed.as_ref(), &events, &[range], &at, turn);
+            prop_assert!(same(&direct, &wanted), "{name}: {direct:?} is not {wanted:?}");
+            prop_assert!(same(&stored, &wanted), "{name}: {stored:?} is not {wanted:?}");
+        }
+        prop_assert!(tried > 20, "{tried} functions");
     }
 }

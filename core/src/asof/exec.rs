@@ -277,6 +277,7 @@ impl Evaluation {
         let rows = UInt32Array::from(self.events.rows[places.clone()].to_vec());
         let events = self.right.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
         let inclusive = self.exec.op == MatchOp::GtEq;
+        let asks = self.asks.group(groups.start).start..self.asks.group(groups.end - 1).end;
         let windows = view.windows();
         let mut ranges: Vec<Vec<Range<usize>>> = vec![Vec::new(); windows.len()];
         self.for_each_group(groups, |at, times, place| {
@@ -285,7 +286,8 @@ impl Evaluation {
                 sweep::windows(at, times, *window, inclusive, offset, out);
             }
         });
-        features(view, &windows, &ranges, &events, &self.events.times[places])
+        let at: Vec<i64> = self.asks.times[asks].iter().map(|t| t.saturating_add(inclusive.into())).collect();
+        features(view, &windows, &ranges, &events, &self.events.times[places], &at)
     }
 
     fn latest(&self, groups: Range<usize>) -> Result<Vec<ArrayRef>> {
@@ -372,13 +374,14 @@ impl Iterator for Evaluation {
     }
 }
 
-/// The features of a windowed view over `events`, whose columns up to the time are not needed.
+/// The features of a windowed view at the instants `at` over `events`, whose columns up to the time are not needed.
 fn features(
     view: &FeatureView,
     windows: &[Window],
     ranges: &[Vec<Range<usize>>],
     events: &[ArrayRef],
     times: &[i64],
+    at: &[i64],
 ) -> Result<Vec<ArrayRef>> {
     let mut out: Vec<Option<ArrayRef>> = vec![None; view.features.len()];
     for (index, call) in view.aggregates.iter().enumerate() {
@@ -389,7 +392,7 @@ fn features(
         let features: Vec<_> = view.features.iter().enumerate().filter_map(mine).collect();
         let wanted: Vec<_> =
             features.iter().filter_map(|(_, w)| windows.binary_search(w).ok().map(|i| ranges[i].as_slice())).collect();
-        let values = call.over(view, events, times, |input| call.function.windows(input, &wanted))?;
+        let values = call.over(view, events, times, |input| call.function.windows(input, &wanted, at))?;
         for ((feature, _), values) in features.iter().zip(values) {
             out[*feature] = Some(values);
         }

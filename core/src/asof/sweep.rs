@@ -22,8 +22,8 @@ pub fn windows(
     let (mut low, mut high) = (0, 0);
     for at in at {
         let near = at.saturating_add(Micros::from(inclusive));
-        let far = window.start(near);
-        high = gallop(times, high, |t| t < near);
+        let (far, end) = (window.start(near), window.end(near));
+        high = gallop(times, high, |t| t < end);
         low = gallop(times, low, |t| t < far).min(high);
         out.push(low + offset..high + offset);
     }

@@ -7,16 +7,18 @@
 //!  events: entity…, time, [sequence], delay, ok      features: delay_7d = avg over [T − 7 d, T)
 //! ```
 
+mod frame;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::new_empty_array;
 use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::sqlparser::ast::{
     self, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, NamedWindowExpr, NullTreatment, Select,
-    SelectItem, Spanned, WildcardAdditionalOptions, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
+    SelectItem, Spanned, WildcardAdditionalOptions, WindowSpec, WindowType,
 };
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::ExprWithAlias;
@@ -24,20 +26,22 @@ use datafusion::sql::sqlparser::tokenizer as ast_tokens;
 
 use super::query::{self, select_of};
 use super::{Analyzer, Found, Options};
-use crate::aggregate::{AggregateFunction, Arg};
+use crate::aggregate::{AggregateFunction, Arg, retractable};
 use crate::asof::FeatureViewTable;
-use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Resolution, Window};
+use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Resolution, interval_micros};
 use crate::diagnostic::{Diagnostic, Span, closest};
 use crate::ordered;
 use crate::sql::CreateFeatureView;
 
-const OPTIONS: &[&str] = &["online", "ttl", "resolution"];
+const OPTIONS: &[&str] = &["online", "ttl", "resolution", "retract"];
 
 /// What `WITH (…)` says.
 struct ViewOptions {
     online: bool,
     ttl: Option<Micros>,
     resolution: Resolution,
+    /// Column that says which rows are taken back.
+    retract: Option<(String, Span)>,
 }
 
 /// A view while it is put together.
@@ -48,6 +52,7 @@ struct Builder<'a> {
     schema: DFSchema,
     windows: BTreeMap<String, &'a WindowSpec>,
     resolution: Resolution,
+    retract: Option<Expr>,
     /// Projection of the events so far.
     columns: Vec<Expr>,
     aggregates: Vec<AggregateCall>,
@@ -84,11 +89,13 @@ impl Analyzer {
             schema: base.schema().as_ref().clone(),
             windows: BTreeMap::new(),
             resolution: options.resolution,
+            retract: None,
             columns: vec![],
             aggregates: vec![],
             features: vec![],
             problems,
         };
+        builder.retract(&options);
         builder.read(&select);
         builder.check_options(&options);
         let view = Arc::new(builder.finish(base, &options)?);
@@ -138,7 +145,8 @@ impl Analyzer {
         }
         // An offline-only view has no tiles, so nothing is rounded unless it is asked for.
         let resolution = if online || options.get("resolution").is_some() { resolution } else { Resolution::Exact };
-        ViewOptions { online, ttl, resolution }
+        let retract = options.get("retract").map(|o| (o.value.clone(), o.span));
+        ViewOptions { online, ttl, resolution, retract }
     }
 }
 
@@ -172,19 +180,7 @@ fn duration(text: &str) -> Result<Micros, String> {
         return Err(format!("`{text}` has no unit"));
     }
     let interval = parse_interval_month_day_nano(text).map_err(|_| format!("`{text}` is no length of time"))?;
-    interval_micros(interval)
-}
-
-fn interval_micros(i: IntervalMonthDayNano) -> Result<Micros, String> {
-    if i.months != 0 {
-        return Err("months and years have no fixed length: say it in days".into());
-    }
-    let micros = i64::from(i.days).checked_mul(86_400_000_000).and_then(|d| d.checked_add(i.nanoseconds / 1000));
-    match micros {
-        Some(m) if m > 0 => Ok(m),
-        Some(_) => Err("a length of time must be positive".into()),
-        None => Err("it is too long".into()),
-    }
+    interval_micros(interval).map_err(|e| e.to_string())
 }
 
 impl<'a> Builder<'a> {
@@ -207,6 +203,11 @@ impl<'a> Builder<'a> {
         let windowed = select.projection.iter().any(|i| item_expr(i).is_some_and(|e| over(e).is_some()));
         for item in &select.projection {
             if windowed { self.aggregate_item(item) } else { self.latest_item(item) }
+        }
+        if let (false, true) = (windowed, self.retract.is_some()) {
+            let name = &self.create.name;
+            let help = "leave `retract` out, and let a later row replace an earlier one";
+            self.problem("bad-option", "a latest row can't be taken back".into(), name.span, help);
         }
         self.check_names();
     }
@@ -243,6 +244,21 @@ impl<'a> Builder<'a> {
             && let Some((expr, _)) = self.column(name)
         {
             self.columns.push(expr.alias("__sequence"));
+        }
+    }
+
+    fn retract(&mut self, options: &ViewOptions) {
+        let Some((name, span)) = &options.retract else { return };
+        let before = self.problems.len();
+        let found = self.column(&Ident::new(name));
+        self.problems[before..].iter_mut().for_each(|d| d.span = *span);
+        match found {
+            Some((expr, DataType::Boolean)) => self.retract = Some(expr),
+            Some((_, t)) => {
+                let d = Diagnostic::error("bad-option", format!("`retract` names a BOOLEAN column, not {t}"), *span);
+                self.problems.push(d.help("it is true in rows that take an earlier row back"));
+            }
+            None => {}
         }
     }
 
@@ -345,13 +361,23 @@ impl<'a> Builder<'a> {
             Some(Some(expr)) => Some(self.event_column(expr)),
             None => None,
         };
+        let function = match self.retract.is_some().then(|| retractable(function.name(), Arc::clone(&bound))) {
+            None => bound,
+            Some(Ok(function)) => function,
+            Some(Err(e)) => {
+                let help = "sums, counts, averages, moments, frequencies and decayed ones can";
+                self.problem("not-invertible", e.to_string(), ast_span(call), help);
+                return None;
+            }
+        };
         let sql = Function { over: None, ..call.clone() }.to_string();
         if let Some(known) = self.aggregates.iter().position(|a| a.sql == sql) {
             return Some(known);
         }
         let inputs = planned.into_iter().enumerate().filter(|(i, (e, _))| *i == 0 || literal(e).is_none());
-        let args = inputs.map(|(_, (e, _))| self.event_column(e)).collect();
-        self.aggregates.push(AggregateCall { function: bound, args, filter, sql });
+        let inputs: Vec<Expr> = inputs.map(|(_, (e, _))| e).chain(self.retract.clone()).collect();
+        let args = inputs.into_iter().map(|e| self.event_column(e)).collect();
+        self.aggregates.push(AggregateCall { function, args, filter, sql });
         Some(self.aggregates.len() - 1)
     }
 
@@ -359,7 +385,7 @@ impl<'a> Builder<'a> {
         let name = call.name.to_string();
         let functions = &self.analyzer.functions;
         if let Some(f) = functions.get(&name) {
-            return Some(f.clone());
+            return Some(f);
         }
         let help = match closest(&name, functions.names()) {
             Some(f) => format!("did you mean `{f}`?"),
@@ -419,89 +445,6 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn window(&mut self, over: &WindowType, span: ast_tokens::Span) -> Option<Window> {
-        let spec = match over {
-            WindowType::WindowSpec(spec) => spec,
-            WindowType::NamedWindow(name) => match self.windows.get(&name.value) {
-                Some(spec) => spec,
-                None => {
-                    let similar = closest(&name.value, self.windows.keys());
-                    let help = similar.map_or(String::new(), |w| format!("did you mean `{w}`?"));
-                    self.problem("unknown-window", format!("no window `{name}`"), name.span, &help);
-                    return None;
-                }
-            },
-        };
-        if let Some(name) = &spec.window_name {
-            self.problem(
-                "bad-window",
-                format!("OVER ({name}) is not OVER {name}"),
-                name.span,
-                "leave the parentheses out",
-            );
-            return None;
-        }
-        if !spec.partition_by.is_empty() || !spec.order_by.is_empty() {
-            let help =
-                "a view is always partitioned by its entity and ordered by its event time: only RANGE … is needed";
-            self.problem("bad-window", "PARTITION BY and ORDER BY are given by the view".into(), span, help);
-            return None;
-        }
-        self.frame(spec, span)
-    }
-
-    fn frame(&mut self, spec: &WindowSpec, span: ast_tokens::Span) -> Option<Window> {
-        let form = "write (RANGE INTERVAL '7 days' PRECEDING) or (RANGE UNBOUNDED PRECEDING)";
-        let Some(frame) = &spec.window_frame else {
-            self.problem("bad-window", "a window needs a length".into(), span, form);
-            return None;
-        };
-        let near_edge_is_now = matches!(frame.end_bound, None | Some(WindowFrameBound::CurrentRow));
-        if frame.units != WindowFrameUnits::Range || !near_edge_is_now {
-            self.problem("bad-window", format!("a window can't be `{spec}`"), span, form);
-            return None;
-        }
-        match &frame.start_bound {
-            WindowFrameBound::Preceding(None) => Some(Window { length: None, hop: None }),
-            WindowFrameBound::Preceding(Some(length)) => {
-                let micros = self.length(length, span)?;
-                Some(Window { length: Some(micros), hop: self.resolution.hop(micros) })
-            }
-            _ => {
-                self.problem("bad-window", format!("a window can't be `{spec}`"), span, form);
-                None
-            }
-        }
-    }
-
-    fn length(&mut self, e: &ast::Expr, span: ast_tokens::Span) -> Option<Micros> {
-        let span = if self.analyzer.source.span(e.span()).is_some() { e.span() } else { span };
-        let unitless = match e {
-            ast::Expr::Value(_) => true,
-            ast::Expr::Interval(i) => {
-                i.leading_field.is_none() && i.value.to_string().trim_matches('\'').trim().parse::<f64>().is_ok()
-            }
-            _ => false,
-        };
-        if unitless {
-            self.problem(
-                "window-unit",
-                format!("the window length `{e}` has no unit"),
-                span,
-                "write INTERVAL '7 days'",
-            );
-            return None;
-        }
-        let (expr, _) = self.expr(e)?;
-        let interval = literal(&expr)
-            .and_then(|v| v.cast_to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano)).ok());
-        let micros = match interval {
-            Some(ScalarValue::IntervalMonthDayNano(Some(i))) => interval_micros(i),
-            _ => Err("a window length is a constant INTERVAL".into()),
-        };
-        micros.map_err(|why| self.problem("bad-window", why, span, "")).ok()
-    }
-
     fn check_names(&mut self) {
         let reserved = self.create.entity.iter().chain([&self.create.event_time]);
         let mut seen: Vec<String> = reserved.map(|i| i.value.clone()).collect();
@@ -533,6 +476,7 @@ impl<'a> Builder<'a> {
         for window in self.features.iter().filter_map(Feature::window) {
             if let (Some(length), Some(hop)) = (window.length, window.hop)
                 && hop > length
+                && length > 0
                 && let Some(option) =
                     self.create.options.iter().find(|o| o.key.value.eq_ignore_ascii_case("resolution"))
             {

@@ -135,7 +135,7 @@ pub fn level_of(window: Window) -> Micros {
 pub fn feature_window(view: &FeatureView, feature: &Feature) -> (Window, usize) {
     match feature.source {
         FeatureSource::Window { aggregate, window } => (window, aggregate),
-        FeatureSource::Latest { .. } => (Window { length: None, hop: None }, view.aggregates.len()),
+        FeatureSource::Latest { .. } => (Window::LIFETIME, view.aggregates.len()),
     }
 }
 
