@@ -47,10 +47,23 @@ fn requests() -> impl Strategy<Value = Vec<(Option<&'static str>, Option<i64>)>>
     prop::collection::vec((key(), prop_oneof![20 => time().prop_map(Some), 1 => Just(None)]), 1..25)
 }
 
-/// (length, hop) of each window; no length: lifetime.
-const WINDOWS: [(Option<i64>, i64); 3] = [(Some(HOUR), 5 * MINUTE), (Some(24 * HOUR), HOUR), (None, 1)];
-const NAMES: [&str; 3] = ["w1", "w2", "w3"];
-const CALLS: [&str; 13] = [
+/// Windows, and the first instant inside and after each, for T and a function that rounds to the hop of the length.
+type Edges = fn(i64, &dyn Fn(i64, i64) -> i64) -> (i64, i64);
+const BIN: i64 = 2 * HOUR;
+const WINDOWS: [(&str, Edges); 6] = [
+    ("RANGE INTERVAL '1 hour' PRECEDING", |t, hop| (hop(t - HOUR, 5 * MINUTE), t)),
+    ("RANGE INTERVAL '1 day' PRECEDING", |t, hop| (hop(t - 24 * HOUR, HOUR), t)),
+    ("RANGE UNBOUNDED PRECEDING", |t, _| (i64::MIN, t)),
+    ("RANGE BETWEEN INTERVAL '3 hours' PRECEDING AND INTERVAL '1 hour' PRECEDING", |t, hop| {
+        (hop(t - 3 * HOUR, 5 * MINUTE), hop(t - HOUR, 5 * MINUTE))
+    }),
+    ("ORDER BY date_bin(INTERVAL '2 hours', t) RANGE CURRENT ROW", |t, _| (t - t.rem_euclid(BIN), t)),
+    (
+        "ORDER BY date_bin(INTERVAL '2 hours', t) RANGE BETWEEN INTERVAL '4 hours' PRECEDING AND INTERVAL '2 hours' PRECEDING",
+        |t, _| (t - t.rem_euclid(BIN) - 4 * HOUR, t - t.rem_euclid(BIN)),
+    ),
+];
+const CALLS: [&str; 23] = [
     "count(*)",
     "count(v)",
     "sum(v)",
@@ -64,23 +77,31 @@ const CALLS: [&str; 13] = [
     "approx_percentile_cont(v, 0.5)",
     "approx_distinct(v)",
     "sum(v) FILTER (WHERE flag)",
+    "count_if(flag)",
+    "bool_and(flag)",
+    "skewness(v)",
+    "kurtosis(v)",
+    "covar_pop(v, s)",
+    "corr(v, s)",
+    "max_by(s, v)",
+    "count_distinct(v, 5)",
+    "decayed_sum(v, INTERVAL '1 hour')",
+    "decayed_avg(v, INTERVAL '1 hour')",
 ];
 
 fn view(online: bool) -> String {
-    let features: Vec<String> = NAMES
-        .iter()
-        .flat_map(|w| CALLS.iter().enumerate().map(move |(i, call)| format!("{call} OVER {w} AS {w}_{i}")))
-        .collect();
+    let calls = |w| CALLS.iter().enumerate().map(move |(i, call)| format!("{call} OVER w{w} AS f{w}_{i}"));
+    let features: Vec<String> = (0..WINDOWS.len()).flat_map(calls).collect();
+    let windows = WINDOWS.iter().enumerate().map(|(w, (frame, _))| format!("w{w} AS ({frame})")).collect::<Vec<_>>();
     format!(
-        "CREATE FEATURE VIEW v ENTITY (k) EVENT TIME t SEQUENCE s WITH (online = {online}) AS SELECT {} FROM events \
-         WINDOW w1 AS (RANGE INTERVAL '1 hour' PRECEDING), w2 AS (RANGE INTERVAL '1 day' PRECEDING), \
-         w3 AS (RANGE UNBOUNDED PRECEDING)",
-        features.join(", ")
+        "CREATE FEATURE VIEW v ENTITY (k) EVENT TIME t SEQUENCE s WITH (online = {online}) AS SELECT {} FROM events WINDOW {}",
+        features.join(", "),
+        windows.join(", ")
     )
 }
 
-/// What a call gives over the events of one window; `None` is NULL.
-fn naive(call: usize, window: &[&Event]) -> Option<f64> {
+/// What a call gives over the events of one window at T; `None` is NULL.
+fn naive(call: usize, window: &[&Event], at: i64) -> Option<f64> {
     let window: Vec<&&Event> = window.iter().filter(|e| call != 12 || e.flag).collect();
     let mut known: Vec<(i64, i64, f64)> =
         window.iter().filter_map(|e| e.value.map(|v| (e.time.unwrap_or_default(), e.seq, v))).collect();
@@ -103,6 +124,22 @@ fn naive(call: usize, window: &[&Event]) -> Option<f64> {
         7 => some(squares / n),
         8 => values.first().copied(),
         9 => values.last().copied(),
+        13 => Some(window.iter().filter(|e| e.flag).count() as f64),
+        14 => (!window.is_empty()).then(|| f64::from(u8::from(window.iter().all(|e| e.flag)))),
+        15 | 16 => shape(&values, call == 16),
+        17 | 18 => pair(&known, call == 18),
+        // Of equal values the latest.
+        19 => known.iter().max_by(|a, b| a.2.total_cmp(&b.2)).map(|(_, s, _)| *s as f64),
+        20 => {
+            sorted.dedup();
+            some(sorted.len().min(5) as f64)
+        }
+        21 | 22 => {
+            let weight = |t: i64| 0.5f64.powf((at - t) as f64 / HOUR as f64);
+            let sum: f64 = known.iter().map(|(t, _, v)| v * weight(*t)).sum();
+            let weights: f64 = known.iter().map(|(t, _, _)| weight(*t)).sum();
+            some(if call == 21 { sum } else { sum / weights })
+        }
         10 => sorted.get(sorted.len().saturating_sub(1) / 2).copied(),
         _ => {
             sorted.dedup();
@@ -111,30 +148,44 @@ fn naive(call: usize, window: &[&Event]) -> Option<f64> {
     }
 }
 
-/// [T − w, T) for `>`, (T − w, T] for `>=`; online, the far edge is rounded down to the hop.
+/// Skewness or excess kurtosis of the population, by deviations from the mean.
+fn shape(values: &[f64], kurtosis: bool) -> Option<f64> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let moment = |k| values.iter().map(|v| (v - mean).powi(k)).sum::<f64>() / n;
+    let varies = values.iter().any(|v| *v != values[0]);
+    varies.then(|| if kurtosis { moment(4) / moment(2).powi(2) - 3.0 } else { moment(3) / moment(2).powf(1.5) })
+}
+
+/// Covariance or correlation of value and sequence, by deviations from the means.
+fn pair(known: &[(i64, i64, f64)], corr: bool) -> Option<f64> {
+    let n = known.len() as f64;
+    let (x, y): (Vec<f64>, Vec<f64>) = known.iter().map(|(_, s, v)| (*v, *s as f64)).unzip();
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / n;
+    let (mx, my) = (mean(&x), mean(&y));
+    let together =
+        |a: &[f64], ma: f64, b: &[f64], mb: f64| a.iter().zip(b).map(|(a, b)| (a - ma) * (b - mb)).sum::<f64>() / n;
+    let varies = |x: &[f64]| x.iter().any(|v| *v != x[0]);
+    let cov = together(&x, mx, &y, my);
+    match corr {
+        false => (!known.is_empty()).then_some(cov),
+        true => (varies(&x) && varies(&y)).then(|| cov / (together(&x, mx, &x, mx) * together(&y, my, &y, my)).sqrt()),
+    }
+}
+
+/// [T − w, T) for `>`, and the same a microsecond later for `>=`; online, far edges are rounded down to the hop.
 fn window<'a>(
     events: &'a [Event],
     key: Option<&str>,
     at: Option<i64>,
-    (length, hop): (Option<i64>, i64),
+    edges: Edges,
     inclusive: bool,
     online: bool,
 ) -> Vec<&'a Event> {
     let (Some(key), Some(at)) = (key, at) else { return vec![] };
-    let inside = |t: i64| {
-        let near = if inclusive { t <= at } else { t < at };
-        let far = length.is_none_or(|w| {
-            if online {
-                let edge = at - w + i64::from(inclusive);
-                t >= edge - edge.rem_euclid(hop)
-            } else if inclusive {
-                t > at - w
-            } else {
-                t >= at - w
-            }
-        });
-        near && far
-    };
+    let hop = |t: i64, hop: i64| if online { t - t.rem_euclid(hop) } else { t };
+    let (start, end) = edges(at + i64::from(inclusive), &hop);
+    let inside = |t: i64| start <= t && t < end;
     events.iter().filter(|e| e.key == Some(key) && e.time.is_some_and(inside)).collect()
 }
 
@@ -201,8 +252,13 @@ fn block<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 
+/// `PROPTEST_CASES`, if it is set.
+fn cases(default: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(1000), ..ProptestConfig::default() })]
 
     #[test]
     fn every_aggregate_over_every_window_is_what_nested_loops_give(
@@ -215,11 +271,12 @@ proptest! {
         });
         prop_assert_eq!(rows.len(), requests.len());
         for (row, (key, at)) in rows.iter().zip(&requests) {
-            for (w, spec) in WINDOWS.iter().enumerate() {
-                let inside = window(&events, *key, *at, *spec, inclusive, online);
-                for call in 0..CALLS.len() {
-                    let (got, want) = (row[1 + w * CALLS.len() + call], naive(call, &inside));
-                    prop_assert!(close(call, got, want), "{} OVER {}: {:?} is not {:?}, at {:?} of {:?}", CALLS[call], NAMES[w], got, want, at, key);
+            for (w, (frame, edges)) in WINDOWS.iter().enumerate() {
+                let inside = window(&events, *key, *at, *edges, inclusive, online);
+                for (call, sql) in CALLS.iter().enumerate() {
+                    let want = naive(call, &inside, at.unwrap_or_default() + i64::from(inclusive));
+                    let got = row[1 + w * CALLS.len() + call];
+                    prop_assert!(close(call, got, want), "{sql} OVER {frame}: {got:?} is not {want:?}, at {at:?} of {key:?}");
                 }
             }
         }
@@ -285,7 +342,7 @@ fn tie(e: &Event) -> (i64, i64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(40), ..ProptestConfig::default() })]
 
     #[test]
     fn the_online_store_gives_what_the_offline_join_gives(events in events(), requests in requests()) {

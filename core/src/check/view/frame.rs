@@ -75,6 +75,9 @@ impl Builder<'_> {
             self.problem("bad-window", "a window needs a length".into(), span, FORM);
             return None;
         };
+        if frame.units != WindowFrameUnits::Range {
+            return self.bad(spec, span);
+        }
         let length = match &frame.start_bound {
             WindowFrameBound::Preceding(None) => None,
             WindowFrameBound::Preceding(Some(length)) => Some(self.length(length, span)?),
@@ -86,9 +89,6 @@ impl Builder<'_> {
             Some(WindowFrameBound::Preceding(Some(end))) if length.is_some() => Some(self.length(end, span)?),
             _ => return self.bad(spec, span),
         };
-        if frame.units != WindowFrameUnits::Range {
-            return self.bad(spec, span);
-        }
         let Some(length) = length else { return Some(Window::LIFETIME) };
         let least = end.map_or(0, |end| if bin.is_some() { end } else { end.saturating_add(1) });
         if length < least {
