@@ -1,5 +1,6 @@
 //! Tests of the whole: one binary.
 
+mod backfill;
 mod cli;
 mod crates;
 mod diagnostics;

@@ -1,17 +1,44 @@
 //! `MATERIALIZE FEATURE VIEW`: tiles into the offline store, and from there into the online store.
+//!
+//! ```text
+//!  files of the source      units of work           offline table               online store
+//!  ┌────┬────┬────┐         ┌─────────┐             rows of unit 1  ─────────▶  tiles of writer 1 ┐
+//!  │ d1 │ d2 │ d3 │ ──────▶ │ 1: d1   │ ──commit──▶ rows of unit 2  ─────────▶  tiles of writer 2 ┼─merge at read
+//!  └────┴────┴────┘         │ 2: d2 … │             …                           …                 ┘
+//!                           └─────────┘
+//! ```
+//! Each unit is committed by itself, so that a killed backfill goes on where it was; a new file is a new unit, whose
+//! partials are merged with the others; of a changed file only its unit is made again. That holds where an event is made
+//! from one row of a file; of any other query all is made again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::logical_expr::col;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
+use featurectl_connectors::{SourceFile, only_files, source_files};
 use featurectl_core::tile::TileNode;
-use featurectl_core::{FeatureView, Micros, Result, lineage};
-use featurectl_feature_store::{Manifest, current_generation, put_tiles, serve_generation};
+use featurectl_core::{FeatureView, Lineage, Micros, Result, lineage, over_table, row_wise};
+use featurectl_feature_store::{
+    EmbeddedStore, Generation, Manifest, Replace, UNIT_COLUMN, Unit, Version, put_tiles, serve, served,
+};
 use futures::StreamExt;
+use sha2::{Digest, Sha256};
 
-use super::{Run, columns, generation, hash, thousands, view_hash, with_date};
+use super::{Run, columns, hash, thousands, view_hash, with_date};
 
 /// Tiles written to the online store in one transaction.
 const PUT_ROWS: usize = 32_768;
+/// The most units of work that new files are dealt to: a commit costs some time, a killed one its work.
+const UNITS_MAX: usize = 32;
+
+/// A unit of work that is to be done.
+#[derive(Debug, PartialEq, Eq)]
+struct Step {
+    id: String,
+    /// `None`: the whole source.
+    files: Option<Vec<SourceFile>>,
+    replace: Replace,
+}
 
 impl Run<'_> {
     pub(super) async fn materialize(&mut self, view: &Arc<FeatureView>, until: Option<Micros>) -> Result<()> {
@@ -19,20 +46,22 @@ impl Run<'_> {
         let session = self.session;
         let found = lineage(&view.events)?;
         let sources = session.source_versions(&found, &self.id).await?;
-        let tiles = TileNode::plan(view, until)?;
         let manifest = Manifest {
             kind: "feature view".into(),
             name: view.name.clone(),
-            definition_hash: hash([view.sql.as_str()]),
+            definition_hash: view_hash(view, &found, &[], until),
             input_hash: view_hash(view, &found, &sources, until),
             sources,
-            columns: columns(tiles.schema().as_arrow()),
+            columns: columns(TileNode::plan(view, until)?.schema().as_arrow()),
             run_id: self.id.clone(),
+            base: String::new(),
+            units: vec![],
         };
-        let target = generation(&manifest.input_hash);
-        let plan = with_date(tiles, Some(col("tile_start")))?;
-        let version = session.offline.write(&session.ctx, &view.name, plan, manifest).await?;
-        let served = if view.online { self.fill_online(view, target).await? } else { false };
+        let version = match session.offline.latest(&view.name).await? {
+            Some(version) if version.manifest.input_hash == manifest.input_hash => version,
+            latest => self.backfill(view, until, &found, manifest, latest).await?,
+        };
+        let served = if view.online { self.fill_online(view, &version).await? } else { false };
         let detail =
             format!("{} tiles, {} features{}", thousands(version.rows), view.features.len(), online_note(view));
         let figures =
@@ -41,14 +70,54 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Copies the offline tiles to the online store, unless they are served already; says whether it did.
-    async fn fill_online(&self, view: &FeatureView, target: [u8; 8]) -> Result<bool> {
+    /// Makes what is missing of the offline table, unit by unit.
+    async fn backfill(
+        &mut self,
+        view: &Arc<FeatureView>,
+        until: Option<Micros>,
+        found: &Lineage,
+        wanted: Manifest,
+        mut latest: Option<Version>,
+    ) -> Result<Version> {
+        let session = self.session;
+        let table = row_wise(&view.events).filter(|_| until.is_none() && found.views.is_empty());
+        let files = match &table {
+            Some(table) => source_files(&session.ctx, table.as_ref()).await?,
+            None => None,
+        };
+        let same = latest.as_ref().filter(|v| v.manifest.definition_hash == wanted.definition_hash);
+        let steps = steps(files, same.map_or(&[], |v| v.manifest.units.as_slice()));
+        let count = steps.len();
+        for (number, step) in steps.into_iter().enumerate() {
+            if count > 1 {
+                self.begin("Computed", &format!("{} ({} of {count})", view.name, number + 1));
+            }
+            let plan = match (&table, &step.files) {
+                (Some(table), Some(files)) => {
+                    let events = over_table(&view.events, &only_files(Arc::clone(table), files))?;
+                    TileNode::plan(&Arc::new(FeatureView { events, ..view.as_ref().clone() }), until)?
+                }
+                _ => TileNode::plan(view, until)?,
+            };
+            let plan = with_unit(with_date(plan, Some(col("tile_start")))?, &step.id)?;
+            let manifest = after(&wanted, latest.as_ref(), &step, number + 1 == count);
+            latest = Some(session.offline.write(&session.ctx, &view.name, plan, manifest, step.replace).await?);
+        }
+        latest.ok_or_else(|| featurectl_core::Error::internal("a backfill without a unit of work"))
+    }
+
+    /// Copies the offline tiles that are not served yet to the online store; says whether there were any.
+    async fn fill_online(&self, view: &FeatureView, version: &Version) -> Result<bool> {
         let store = self.session.online()?;
-        if current_generation(&store, &view.name).await?.is_some_and(|(g, _)| g == target) {
+        let generation = generation(&version.manifest.base);
+        let before = served(&store, &view.name).await?.filter(|s| s.generation == generation);
+        if before.is_some_and(|s| s.version == version.number) {
             return Ok(false);
         }
+        let new = version.manifest.units.iter().filter(|u| before.is_none_or(|s| u.version > s.version));
+        let new: Vec<Expr> = new.map(|u| lit(u.id.as_str())).collect();
         let provider = self.session.offline.read(&view.name).await?;
-        let rows = self.session.ctx.read_table(provider)?;
+        let rows = self.session.ctx.read_table(provider)?.filter(col(UNIT_COLUMN).in_list(new, false))?;
         let mut stream = rows.execute_stream().await?;
         let (mut held, mut count) = (Vec::new(), 0);
         while let Some(batch) = stream.next().await {
@@ -56,31 +125,131 @@ impl Run<'_> {
             count += batch.num_rows();
             held.push(batch);
             if count >= PUT_ROWS {
-                self.put(&store, view, target, &mut held).await?;
+                put(&store, view, generation, &mut held).await?;
                 count = 0;
             }
         }
-        self.put(&store, view, target, &mut held).await?;
-        serve_generation(&store, &view.name, target).await?;
+        put(&store, view, generation, &mut held).await?;
+        serve(&store, &view.name, generation, version.number).await?;
         Ok(true)
     }
+}
 
-    async fn put(
-        &self,
-        store: &featurectl_feature_store::EmbeddedStore,
-        view: &FeatureView,
-        target: [u8; 8],
-        held: &mut Vec<arrow::array::RecordBatch>,
-    ) -> Result<()> {
-        if let Some(first) = held.first() {
-            let batch = arrow::compute::concat_batches(&first.schema(), held.iter())?;
-            put_tiles(store, view, target, &batch).await?;
-            held.clear();
-        }
-        Ok(())
+async fn put(
+    store: &EmbeddedStore,
+    view: &FeatureView,
+    generation: Generation,
+    held: &mut Vec<arrow::array::RecordBatch>,
+) -> Result<()> {
+    if let Some(first) = held.first() {
+        let batch = arrow::compute::concat_batches(&first.schema(), held.iter())?;
+        put_tiles(store, view, generation, &batch).await?;
+        held.clear();
     }
+    Ok(())
+}
+
+/// What there is to do for the table to be made of `files`, when it is made of `known`.
+fn steps(files: Option<Vec<SourceFile>>, known: &[Unit]) -> Vec<Step> {
+    let Some(files) = files else {
+        return vec![Step { id: "all".into(), files: None, replace: Replace::All }];
+    };
+    let mut left: BTreeMap<String, SourceFile> = files.into_iter().map(|f| (f.path.clone(), f)).collect();
+    let mut steps = Vec::new();
+    let mut kept = 0;
+    for unit in known {
+        let now: Vec<_> = unit.files.iter().filter_map(|(path, _)| left.remove(path)).collect();
+        kept += now.len();
+        if !now.iter().map(|f| (&f.path, &f.version)).eq(unit.files.iter().map(|(p, v)| (p, v))) {
+            steps.push(Step { id: unit.id.clone(), files: Some(now), replace: Replace::Unit(unit.id.clone()) });
+        }
+    }
+    // Nothing of it is left, so that all is made anew.
+    let anew = kept == 0;
+    if anew {
+        steps.clear();
+    }
+    let new: Vec<_> = left.into_values().collect();
+    for files in new.chunks(new.len().div_ceil(UNITS_MAX).max(1)) {
+        let replace = if anew && steps.is_empty() { Replace::All } else { Replace::Nothing };
+        let id = hash(files.iter().map(|f| f.path.as_str()));
+        steps.push(Step { id, files: Some(files.to_vec()), replace });
+    }
+    if steps.is_empty() {
+        steps.push(Step { id: "none".into(), files: Some(vec![]), replace: Replace::All });
+    }
+    steps
+}
+
+/// The manifest of the table once a step is done.
+fn after(wanted: &Manifest, before: Option<&Version>, step: &Step, last: bool) -> Manifest {
+    let input_hash =
+        if last { wanted.input_hash.clone() } else { hash([wanted.input_hash.as_str(), step.id.as_str()]) };
+    let files = step.files.iter().flatten().map(|f| (f.path.clone(), f.version.clone())).collect();
+    let unit = Unit { id: step.id.clone(), files, version: before.map_or(0, |v| v.number + 1) };
+    let kept = before.filter(|_| step.replace != Replace::All).map(|v| v.manifest.clone());
+    let base = kept.as_ref().filter(|_| step.replace == Replace::Nothing).map(|m| m.base.clone());
+    let mut units: Vec<_> = kept.into_iter().flat_map(|m| m.units).filter(|u| u.id != step.id).collect();
+    // A unit whose files are all gone has no rows.
+    if step.files.as_ref().is_none_or(|f| !f.is_empty()) {
+        units.push(unit);
+    }
+    Manifest { base: base.unwrap_or_else(|| input_hash.clone()), input_hash, units, ..wanted.clone() }
+}
+
+/// The generation of the online store is the beginning of a hash.
+fn generation(base: &str) -> Generation {
+    let digest = Sha256::digest(base);
+    std::array::from_fn(|i| digest[i])
+}
+
+fn with_unit(plan: LogicalPlan, id: &str) -> Result<LogicalPlan> {
+    let all = plan.schema().columns().into_iter().map(Expr::Column);
+    let columns: Vec<Expr> = all.chain([lit(id).alias(UNIT_COLUMN)]).collect();
+    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
 fn online_note(view: &FeatureView) -> &'static str {
     if view.online { ", online" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, version: &str) -> SourceFile {
+        SourceFile { path: path.into(), version: version.into() }
+    }
+
+    fn unit(id: &str, files: &[(&str, &str)]) -> Unit {
+        let files = files.iter().map(|(p, v)| (p.to_string(), v.to_string())).collect();
+        Unit { id: id.into(), files, version: 0 }
+    }
+
+    #[test]
+    fn only_what_is_missing_or_changed_is_done() {
+        let known = [unit("1", &[("a", "1"), ("b", "1")]), unit("2", &[("c", "1")])];
+        let all = [file("a", "1"), file("b", "1"), file("c", "1")];
+        let later = |more: &[SourceFile]| steps(Some([&all[..], more].concat()), &known);
+        let [new] = later(&[file("d", "1")]).try_into().expect("one step");
+        assert_eq!((new.files, new.replace), (Some(vec![file("d", "1")]), Replace::Nothing));
+        let changed = steps(Some(vec![file("a", "1"), file("b", "2"), file("c", "1")]), &known);
+        let files = Some(vec![file("a", "1"), file("b", "2")]);
+        assert_eq!(changed, [Step { id: "1".into(), files, replace: Replace::Unit("1".into()) }]);
+        let gone = steps(Some(all[..2].to_vec()), &known);
+        assert_eq!(gone, [Step { id: "2".into(), files: Some(vec![]), replace: Replace::Unit("2".into()) }]);
+        let moved = steps(Some(vec![file("x", "1")]), &known);
+        assert_eq!(moved.iter().map(|s| &s.replace).collect::<Vec<_>>(), [&Replace::All]);
+    }
+
+    #[test]
+    fn many_files_are_few_units_and_none_is_one() {
+        let many: Vec<_> = (0..1000).map(|i| file(&format!("{i:04}"), "1")).collect();
+        let found = steps(Some(many.clone()), &[]);
+        assert!(found.len() <= UNITS_MAX);
+        assert_eq!(found.iter().flat_map(|s| s.files.clone().expect("files")).collect::<Vec<_>>(), many);
+        assert!(found[1..].iter().all(|s| s.replace == Replace::Nothing) && found[0].replace == Replace::All);
+        assert_eq!(steps(Some(vec![]), &[]).len(), 1);
+        assert_eq!(steps(None, &[unit("1", &[])]).len(), 1);
+    }
 }

@@ -25,7 +25,7 @@ use featurectl_connectors::source_version;
 use featurectl_core::check::Checked;
 use featurectl_core::sql::{ObjectKind, Parsed};
 use featurectl_core::{Error, FeatureView, Lineage, Result, TrainingSet, lineage};
-use featurectl_feature_store::{DATE_COLUMN, Entry, Manifest, forget};
+use featurectl_feature_store::{DATE_COLUMN, Entry, Manifest, Replace, forget};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -219,8 +219,10 @@ impl Run<'_> {
             sources,
             columns: columns(&set.schema),
             run_id: self.id.clone(),
+            base: String::new(),
+            units: vec![],
         };
-        let version = self.session.offline.write(&self.session.ctx, &set.name, plan, manifest).await?;
+        let version = self.session.offline.write(&self.session.ctx, &set.name, plan, manifest, Replace::All).await?;
         let mut upstream = upstream(&found);
         upstream.push(format!("feature service {}", set.service));
         self.define(ObjectKind::TrainingSet, &set.name, order, parsed, &set.sql, upstream, columns(&set.schema))?;
@@ -359,12 +361,6 @@ pub(crate) fn thousands(n: u64) -> String {
     out
 }
 
-/// The online version of a view is the beginning of its input hash.
-pub(super) fn generation(input_hash: &str) -> [u8; 8] {
-    let digest = Sha256::digest(input_hash);
-    std::array::from_fn(|i| digest[i])
-}
-
 /// The hash of what a view's tiles are made of.
 pub(crate) fn view_hash(
     view: &FeatureView,
@@ -373,5 +369,5 @@ pub(crate) fn view_hash(
     until: Option<i64>,
 ) -> String {
     let until = until.map_or(String::new(), |t| t.to_string());
-    hash([input_hash(&view.sql, &view.events, found, sources).as_str(), until.as_str(), "tiles-1"])
+    hash([input_hash(&view.sql, &view.events, found, sources).as_str(), until.as_str(), "tiles-2"])
 }

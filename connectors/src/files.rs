@@ -1,18 +1,30 @@
 //! Files and folders of files.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::arrow::csv::reader::Format;
-use datafusion::catalog::TableProvider;
-use datafusion::datasource::listing::ListingTable;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Statistics, internal_err};
+use datafusion::datasource::listing::{ListingTable, PartitionedFile};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::CreateExternalTable;
 use deltalake::delta_datafusion::DeltaTableFactory;
 use featurectl_core::{Error, Result, closest};
 use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Makes `STORED AS DELTA` known to a session.
@@ -114,26 +126,50 @@ fn missing(path: &Path, e: &std::io::Error) -> Error {
     Error::not_found(format!("no file or folder {}{hint}", path.display()))
 }
 
+/// A file of a table, and what changes when its content may have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Its path in its object store.
+    pub path: String,
+    /// Its size in bytes and the time of its last change.
+    pub version: String,
+}
+
+/// The files of a table, by path; `None` for a table that is not made of files, or of a log over them.
+///
+/// Errors: those of the object store.
+pub async fn source_files(ctx: &SessionContext, table: &dyn TableProvider) -> Result<Option<Vec<SourceFile>>> {
+    let any: &dyn std::any::Any = table;
+    let Some(listing) = any.downcast_ref::<ListingTable>() else { return Ok(None) };
+    let state = ctx.state();
+    let mut files = Vec::new();
+    for url in listing.table_paths() {
+        let store = ctx.runtime_env().object_store(url)?;
+        let extension = listing.options().file_extension.as_str();
+        let mut found = url.list_all_files(&state, store.as_ref(), extension).await?;
+        while let Some(f) = found.try_next().await? {
+            let version = format!("{} {}", f.size, f.last_modified.timestamp_micros());
+            files.push(SourceFile { path: f.location.to_string(), version });
+        }
+    }
+    files.sort();
+    Ok(Some(files))
+}
+
+/// A hash that changes when one of the files may have.
+pub fn files_version(files: &[SourceFile]) -> String {
+    let mut hash = Sha256::new();
+    files.iter().for_each(|f| hash.update(format!("{} {}\n", f.path, f.version)));
+    hex(&hash.finalize())
+}
+
 /// A hash that changes when the table's rows may have: of the paths, sizes and times of its files, or of a Delta
 /// table's version. `None` for a table that is no file, such as one in memory.
 ///
 /// Errors: those of the object store.
 pub async fn source_version(ctx: &SessionContext, table: &Arc<dyn TableProvider>) -> Result<Option<String>> {
-    let mut hash = Sha256::new();
-    let any: &dyn std::any::Any = table.as_ref();
-    if let Some(listing) = any.downcast_ref::<ListingTable>() {
-        let state = ctx.state();
-        for url in listing.table_paths() {
-            let store = ctx.runtime_env().object_store(url)?;
-            let extension = listing.options().file_extension.as_str();
-            let files = url.list_all_files(&state, store.as_ref(), extension).await?;
-            let mut files: Vec<_> = files.try_collect().await?;
-            files.sort_by(|a, b| a.location.cmp(&b.location));
-            for f in files {
-                hash.update(format!("{} {} {}\n", f.location, f.size, f.last_modified.timestamp_micros()));
-            }
-        }
-        return Ok(Some(hex(&hash.finalize())));
+    if let Some(files) = source_files(ctx, table.as_ref()).await? {
+        return Ok(Some(files_version(&files)));
     }
     match table.get_logical_plan() {
         Some(plan) => Ok(Some(hex(&Sha256::digest(plan.display_indent().to_string())))),
@@ -143,4 +179,56 @@ pub async fn source_version(ctx: &SessionContext, table: &Arc<dyn TableProvider>
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The rows of `table` that are in some of its [files](source_files) only.
+pub fn only_files(table: Arc<dyn TableProvider>, files: &[SourceFile]) -> Arc<dyn TableProvider> {
+    Arc::new(OnlyFiles { table, paths: files.iter().map(|f| f.path.clone()).collect() })
+}
+
+#[derive(Debug)]
+struct OnlyFiles {
+    table: Arc<dyn TableProvider>,
+    paths: HashSet<String>,
+}
+
+#[async_trait]
+impl TableProvider for OnlyFiles {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.table.table_type()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        self.table.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let plan = self.table.scan(state, projection, filters, None).await?;
+        let wanted = |file: &PartitionedFile| self.paths.contains(file.object_meta.location.as_ref());
+        let chosen = plan.transform_up(|node| {
+            let Some(source) = node.downcast_ref::<DataSourceExec>() else { return Ok(Transformed::no(node)) };
+            let Some(config) = source.data_source().downcast_ref::<FileScanConfig>() else {
+                return internal_err!("a table of files is read from {}", node.name());
+            };
+            let group = |g: &FileGroup| FileGroup::new(g.iter().filter(|f| wanted(f)).cloned().collect());
+            let groups: Vec<_> = config.file_groups.iter().map(group).filter(|g| !g.is_empty()).collect();
+            if groups.is_empty() {
+                return Ok(Transformed::yes(Arc::new(EmptyExec::new(node.schema())) as _));
+            }
+            let unknown = Statistics::new_unknown(&self.table.schema());
+            let config = FileScanConfigBuilder::from(config.clone()).with_file_groups(groups).with_statistics(unknown);
+            Ok(Transformed::yes(DataSourceExec::from_data_source(config.build()) as _))
+        })?;
+        Ok(chosen.data)
+    }
 }

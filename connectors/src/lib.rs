@@ -6,4 +6,4 @@
 
 mod files;
 
-pub use files::{locate, register_formats, source_version};
+pub use files::{SourceFile, files_version, locate, only_files, register_formats, source_files, source_version};

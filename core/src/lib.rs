@@ -19,5 +19,5 @@ pub mod tile;
 pub use definition::*;
 pub use diagnostic::{Diagnostic, Severity, Source, Span, closest};
 pub use error::{Error, ErrorKind, Result};
-pub use lineage::{Lineage, lineage};
+pub use lineage::{Lineage, lineage, over_table, row_wise};
 pub use online::{OnlineStore, Position, Tile, TileKey, TileRange};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::datasource::source_as_provider;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
 use crate::asof::AsOfNode;
 use crate::definition::FeatureView;
@@ -43,6 +43,37 @@ pub fn lineage(plan: &LogicalPlan) -> crate::Result<Lineage> {
         node.apply_expressions(|e| note_models(e, &mut found.models))
     })?;
     Ok(found)
+}
+
+/// The table whose rows `plan` filters and projects one by one; `None` if it does anything else. More rows of such a
+/// table only add rows to the plan.
+pub fn row_wise(plan: &LogicalPlan) -> Option<Arc<dyn TableProvider>> {
+    match plan {
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {}
+        LogicalPlan::TableScan(scan) if scan.fetch.is_none() => return source_as_provider(&scan.source).ok(),
+        _ => return None,
+    }
+    let one_by_one = |e: &Expr| !e.is_volatile() && !e.exists(|e| Ok(is_query(e))).unwrap_or(true);
+    let [input] = plan.inputs()[..] else { return None };
+    row_wise(input).filter(|_| plan.expressions().iter().all(one_by_one))
+}
+
+fn is_query(e: &Expr) -> bool {
+    matches!(e, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_))
+}
+
+/// `plan`, a [row-wise](row_wise) one, over another table with the same columns.
+///
+/// Errors: DataFusion's, if the columns are not the same.
+pub fn over_table(plan: &LogicalPlan, table: &Arc<dyn TableProvider>) -> crate::Result<LogicalPlan> {
+    let replaced = plan.clone().transform_up(|node| match node {
+        LogicalPlan::TableScan(scan) => {
+            let scan = TableScan { source: provider_as_source(Arc::clone(table)), ..scan };
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(replaced.data)
 }
 
 fn note_models(e: &Expr, models: &mut BTreeSet<String>) -> Result<TreeNodeRecursion> {

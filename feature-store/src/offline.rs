@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType, col, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::expressions::Column;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -32,6 +32,8 @@ use url::Url;
 
 /// The date by which a table is partitioned.
 pub const DATE_COLUMN: &str = "_date";
+/// The unit of work that a row was made by.
+pub const UNIT_COLUMN: &str = "_unit";
 /// Key of the manifest in a commit.
 const MANIFEST_KEY: &str = "featurectl";
 
@@ -52,6 +54,34 @@ pub struct Manifest {
     pub columns: Vec<(String, String)>,
     /// The run that wrote it.
     pub run_id: String,
+    /// A hash that stays the same as long as rows are only added.
+    #[serde(default)]
+    pub base: String,
+    /// The units of work that the rows were made by.
+    #[serde(default)]
+    pub units: Vec<Unit>,
+}
+
+/// Rows that were made from some files of the source, and of nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Value of [`UNIT_COLUMN`] in its rows.
+    pub id: String,
+    /// Path and version of each file.
+    pub files: Vec<(String, String)>,
+    /// The table's version that has its rows first.
+    pub version: i64,
+}
+
+/// Which rows of a table a write takes the place of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replace {
+    /// All.
+    All,
+    /// Those of one unit, if there are any.
+    Unit(String),
+    /// None: the rows are added.
+    Nothing,
 }
 
 /// A version of a table.
@@ -105,8 +135,8 @@ impl OfflineStore {
             .map_err(|e| Error::from(e).context(format!("offline table {}", self.path(table).display())))
     }
 
-    /// Makes the rows of `plan` the newest version of `table`, unless the newest one has the same input already.
-    /// `plan` has the date column if the table is to be partitioned.
+    /// Makes the rows of `plan`, and those of the table that they do not replace, the newest version of `table`, unless
+    /// the newest one has the same input already. `plan` has the date column if the table is to be partitioned.
     ///
     /// Errors: [`Conflict`](ErrorKind::Conflict) if another writer was faster; those of the plan.
     pub async fn write(
@@ -115,6 +145,7 @@ impl OfflineStore {
         table: &str,
         plan: LogicalPlan,
         manifest: Manifest,
+        replace: Replace,
     ) -> Result<Version> {
         let found = self.latest(table).await?;
         if let Some(version) = found.clone().filter(|v| v.manifest.input_hash == manifest.input_hash) {
@@ -131,15 +162,16 @@ impl OfflineStore {
             .with_metadata([(MANIFEST_KEY.to_string(), manifest_json)])
             .with_application_transaction(Transaction::new(MANIFEST_KEY, next));
         let delta = DeltaTable::try_from_url(url(&path)?).await.map_err(|e| delta_error(e, &path))?;
-        let delta = delta
-            .write(vec![])
-            .with_input_plan(rows)
-            .with_save_mode(SaveMode::Overwrite)
-            .with_schema_mode(SchemaMode::Overwrite)
-            .with_partition_columns(partitions.then_some(DATE_COLUMN))
-            .with_commit_properties(commit)
-            .await
-            .map_err(|e| delta_error(e, &path))?;
+        let write = delta.write(vec![]).with_input_plan(rows).with_commit_properties(commit);
+        let write = write.with_partition_columns(partitions.then_some(DATE_COLUMN));
+        let write = match replace {
+            Replace::All => write.with_save_mode(SaveMode::Overwrite).with_schema_mode(SchemaMode::Overwrite),
+            Replace::Unit(id) => {
+                write.with_save_mode(SaveMode::Overwrite).with_replace_where(col(UNIT_COLUMN).eq(lit(id)))
+            }
+            Replace::Nothing => write.with_save_mode(SaveMode::Append),
+        };
+        let delta = write.await.map_err(|e| delta_error(e, &path))?;
         let version = self.version_of(&delta, table).await?;
         Ok(Version { written: true, ..version })
     }
@@ -168,20 +200,20 @@ impl OfflineStore {
     async fn version_of(&self, delta: &DeltaTable, table: &str) -> Result<Version> {
         let path = self.path(table);
         let info = delta.history(Some(1)).next().await.transpose().map_err(|e| delta_error(e, &path))?;
-        let (manifest, rows) = info.as_ref().and_then(manifest_of).ok_or_else(|| {
+        let manifest = info.as_ref().and_then(manifest_of).ok_or_else(|| {
             Error::data(format!(
                 "the newest version of {} was not written by featurectl: restore or remove it",
                 path.display()
             ))
         })?;
+        let files = delta.snapshot().map_err(|e| delta_error(e, &path))?.snapshot();
+        let rows = files.log_data().iter().filter_map(|f| f.num_records()).sum::<usize>() as u64;
         Ok(Version { number: delta.version().unwrap_or_default() as i64, manifest, rows, written: false })
     }
 }
 
-fn manifest_of(info: &CommitInfo) -> Option<(Manifest, u64)> {
-    let manifest = serde_json::from_value(info.info.get(MANIFEST_KEY)?.clone()).ok()?;
-    let rows = info.info.get("operationMetrics").and_then(|m| m.get("num_added_rows")).and_then(|n| n.as_u64());
-    Some((manifest, rows.unwrap_or_default()))
+fn manifest_of(info: &CommitInfo) -> Option<Manifest> {
+    serde_json::from_value(info.info.get(MANIFEST_KEY)?.clone()).ok()
 }
 
 fn url(path: &Path) -> Result<Url> {

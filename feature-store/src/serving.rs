@@ -33,47 +33,63 @@ use featurectl_core::{
 };
 use futures::StreamExt;
 
+use crate::offline::UNIT_COLUMN;
+
 /// Version of a view's tiles in the online store; the first bytes of every partition.
 pub type Generation = [u8; 8];
 
-/// Whose tiles batch materialization writes.
+/// Who writes the pointer.
 const WRITER: &str = "batch";
 /// The one tile that says which generation of a view is served.
 const POINTER: &[u8] = b"pointer\0";
 
-/// The generation of `view` that is served.
-pub async fn current_generation(store: &dyn OnlineStore, view: &str) -> Result<Option<(Generation, Position)>> {
+/// What is served of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Whose tiles are read.
+    pub generation: Generation,
+    /// The version of the offline table that is in the store whole; later ones may be there in part.
+    pub version: i64,
+    position: Position,
+}
+
+/// What is served of `view`.
+pub async fn served(store: &dyn OnlineStore, view: &str) -> Result<Option<Served>> {
     let range = TileRange { partition: pointer(view), length: 0, start: 0, end: 1 };
     let found = store.read(&[range], Micros::MIN).await?;
     let Some(tile) = found.into_iter().flatten().next() else { return Ok(None) };
-    let generation = tile.partial.as_slice().try_into();
-    let generation =
-        generation.map_err(|_| Error::data(format!("the online store's pointer of `{view}` is damaged")))?;
-    Ok(Some((generation, tile.position)))
+    let damaged = || Error::data(format!("the online store's pointer of `{view}` is damaged"));
+    let (generation, version) = tile.partial.split_at_checked(8).ok_or_else(damaged)?;
+    Ok(Some(Served {
+        generation: generation.try_into().map_err(|_| damaged())?,
+        version: i64::from_le_bytes(version.try_into().map_err(|_| damaged())?),
+        position: tile.position,
+    }))
 }
 
-/// Serves `generation` of `view` from now on, and removes the tiles of the one before.
-pub async fn serve_generation(store: &dyn OnlineStore, view: &str, generation: Generation) -> Result<()> {
-    let before = current_generation(store, view).await?;
-    if before.is_some_and(|(g, _)| g == generation) {
+/// Serves `generation` of `view` from now on, which has all of `version` of the offline table, and removes the tiles of
+/// the generation before.
+pub async fn serve(store: &dyn OnlineStore, view: &str, generation: Generation, version: i64) -> Result<()> {
+    let before = served(store, view).await?;
+    if before.is_some_and(|s| (s.generation, s.version) == (generation, version)) {
         return Ok(());
     }
-    let next = before.map_or(1, |(_, p)| u64::from_be_bytes(std::array::from_fn(|i| p.0[16 + i])) + 1);
+    let next = before.map_or(1, |s| u64::from_be_bytes(std::array::from_fn(|i| s.position.0[16 + i])) + 1);
     let key = TileKey { partition: pointer(view), length: 0, start: 0, writer: WRITER.into() };
-    let tile = Tile { key, position: next.into(), last_event: 0, expires_at: None, partial: generation.to_vec() };
-    store.put(vec![tile]).await?;
-    match before {
-        Some((old, _)) => store.remove(&old).await.map(|_| ()),
+    let partial = [&generation[..], &version.to_le_bytes()].concat();
+    store.put(vec![Tile { key, position: next.into(), last_event: 0, expires_at: None, partial }]).await?;
+    match before.filter(|s| s.generation != generation) {
+        Some(old) => store.remove(&old.generation).await.map(|_| ()),
         None => Ok(()),
     }
 }
 
 /// Takes a view out of the online store.
 pub async fn forget(store: &dyn OnlineStore, view: &str) -> Result<usize> {
-    let served = current_generation(store, view).await?;
+    let served = served(store, view).await?;
     let mut removed = store.remove(&pointer(view)).await?;
-    if let Some((generation, _)) = served {
-        removed += store.remove(&generation).await?;
+    if let Some(served) = served {
+        removed += store.remove(&served.generation).await?;
     }
     Ok(removed)
 }
@@ -82,8 +98,9 @@ fn pointer(view: &str) -> Vec<u8> {
     [POINTER, view.as_bytes(), &[0]].concat()
 }
 
-/// Writes offline tiles (rows of [`tile_schema`](featurectl_core::tile::tile_schema), in any column order) under
-/// `generation`; nothing is served until [`serve_generation`]. Returns how many.
+/// Writes offline tiles (rows of [`tile_schema`](featurectl_core::tile::tile_schema) with their unit of work, in any
+/// column order) under `generation`, which is served only after [`serve`]. Each unit is a writer of its own, whose tiles
+/// are merged with those of the others when they are read. Returns how many.
 pub async fn put_tiles(
     store: &dyn OnlineStore,
     view: &FeatureView,
@@ -101,6 +118,8 @@ pub async fn put_tiles(
     let starts = column("tile_start")?.as_primitive::<TimestampMicrosecondType>();
     let last = to_micros(column("last_event")?)?;
     let events = column("events")?.as_primitive::<Int64Type>();
+    let units = arrow::compute::cast(column(UNIT_COLUMN)?, &arrow::datatypes::DataType::Utf8)?;
+    let units = units.as_string::<i32>();
     let partial = arrow::compute::cast(column("partial")?, &arrow::datatypes::DataType::Binary)?;
     let partial = partial.as_binary::<i32>();
     let mut tiles = Vec::with_capacity(batch.num_rows());
@@ -109,7 +128,7 @@ pub async fn put_tiles(
         let length = lengths.value(row);
         let start = if starts.is_null(row) { Micros::MIN } else { starts.value(row) };
         tiles.push(Tile {
-            key: TileKey { partition, length, start, writer: WRITER.into() },
+            key: TileKey { partition, length, start, writer: units.value(row).into() },
             position: Position::from(events.value(row) as u64),
             last_event: last.value(row),
             expires_at: expiry(view, start, length, last.value(row)),
@@ -158,7 +177,7 @@ pub async fn read_features(
     at: &[Option<Micros>],
 ) -> Result<Vec<ArrayRef>> {
     let program = Program::new(view);
-    let generation = current_generation(store, &view.name).await?.map(|(g, _)| g).ok_or_else(|| {
+    let generation = served(store, &view.name).await?.map(|s| s.generation).ok_or_else(|| {
         Error::not_found(format!(
             "feature view `{0}` is not in the online store: MATERIALIZE FEATURE VIEW {0}",
             view.name

@@ -20,8 +20,7 @@ use super::{Builder, literal};
 use crate::definition::{Micros, Window, interval_micros};
 use crate::diagnostic::closest;
 
-const FORM: &str = "write (RANGE INTERVAL '7 days' PRECEDING), (RANGE UNBOUNDED PRECEDING), or for another end \
-                    (RANGE BETWEEN INTERVAL '14 days' PRECEDING AND INTERVAL '7 days' PRECEDING)";
+const FORM: &str = "write (RANGE INTERVAL '7 days' PRECEDING) or (RANGE UNBOUNDED PRECEDING)";
 
 impl Builder<'_> {
     pub(super) fn window(&mut self, over: &WindowType, span: ast_tokens::Span) -> Option<Window> {
@@ -48,8 +47,8 @@ impl Builder<'_> {
             _ => Some(None),
         };
         if !spec.partition_by.is_empty() || bin == Some(None) {
-            let help = "a view is always partitioned by its entity and ordered by its event time: only RANGE … is \
-                        needed; for whole days ORDER BY date_bin(INTERVAL '1 day', event time)";
+            let help =
+                "a view is always partitioned by its entity and ordered by its event time: only RANGE … is needed";
             self.problem("bad-window", "PARTITION BY and ORDER BY are given by the view".into(), span, help);
             return None;
         }
