@@ -111,3 +111,58 @@ async fn threads_batches_and_memory_change_no_bit_of_a_result() {
     let spills = |line: &str| line.contains("AsOf") && !line.contains("spill_count=0");
     assert!(plan.lines().any(spills), "it should have spilled: {plan}");
 }
+
+/// 100 days of events in order of time, and labels of the last five: rows read, and the features.
+async fn scanned(labels: &str) -> (usize, Vec<String>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let session = Session::open(Project::at(folder.path()), &Extensions::default()).expect("a session");
+    let files = format!(
+        "COPY (SELECT value % 50 AS k, to_timestamp_micros(1704067200000000 + value * 86400000) AS t, value AS v FROM range(100000)) TO '{}' STORED AS PARQUET OPTIONS (max_row_group_size 5000);
+         COPY (SELECT value % 60 AS k, to_timestamp_micros(1712188800000000 + value * 1020000000) AS at FROM range(400)) TO '{}' STORED AS {labels} OPTIONS ({});
+         CREATE EXTERNAL TABLE events STORED AS PARQUET LOCATION '{}';
+         CREATE EXTERNAL TABLE labels {} STORED AS {labels} LOCATION '{}' {};
+         CREATE FEATURE VIEW f ENTITY (k) EVENT TIME t AS SELECT count(*) OVER w AS n, sum(v) OVER w AS total, max(v) OVER w AS most FROM events WINDOW w AS (RANGE INTERVAL '5 days' PRECEDING)",
+        at("events"),
+        at("labels"),
+        if labels == "CSV" { "'format.has_header' 'true'" } else { "compression 'snappy'" },
+        at("events/"),
+        if labels == "CSV" { "(k BIGINT, at TIMESTAMP)" } else { "" },
+        at("labels/"),
+        if labels == "CSV" { "OPTIONS ('format.has_header' 'true')" } else { "" },
+    );
+    // A text is checked whole before any of it runs.
+    let (copies, tables) = files.split_at(files.find("CREATE").expect("tables"));
+    session.sql(copies).await.expect("files");
+    session.sql(tables).await.expect("tables");
+    let query =
+        "SELECT l.k, l.at, f.* FROM labels l ASOF JOIN f MATCH_CONDITION (l.at > f.t) ON l.k = f.k ORDER BY l.at";
+    let shown = |batches: &[RecordBatch]| {
+        let row = |b: &RecordBatch, r| {
+            b.columns().iter().map(|c| array_value_to_string(c, r).expect("text")).collect::<Vec<_>>().join(" ")
+        };
+        batches.iter().flat_map(|b| (0..b.num_rows()).map(|r| row(b, r)).collect::<Vec<_>>()).collect::<Vec<String>>()
+    };
+    let rows = shown(&session.sql(query).await.expect("rows"));
+    let plan = shown(&session.sql(&format!("EXPLAIN ANALYZE {query}")).await.expect("a plan")).join("\n");
+    let right = plan
+        .lines()
+        .filter(|l| l.contains("DataSourceExec") && l.contains("events"))
+        .last()
+        .expect("a scan of the events");
+    let read = right.split("output_rows=").nth(1).expect("its rows").split(',').next().expect("a number");
+    let read = match read.strip_suffix('K') {
+        Some(thousands) => (thousands.trim().parse::<f64>().expect("a number") * 1000.0) as usize,
+        None => read.parse().unwrap_or_else(|_| panic!("{right}")),
+    };
+    (read, rows)
+}
+
+#[tokio::test]
+async fn events_that_no_label_can_see_are_not_read() {
+    let (all, wanted) = scanned("CSV").await;
+    let (some, rows) = scanned("PARQUET").await;
+    assert_eq!(rows, wanted);
+    assert_eq!(all, 100_000, "text files say nothing of their times");
+    assert!(some < 15_000, "ten of a hundred days are in reach, but {some} rows were read");
+}

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_empty_array, new_null_array};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, new_empty_array, new_null_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::internal_err;
@@ -71,8 +71,9 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Orders rows that have the given groups and times. Rows of no group, or of a group past `groups`, are left out.
-    pub(crate) fn new(of: &[u32], times: &[i64], groups: usize) -> Result<Self> {
+    /// Orders rows that have the given groups and times, the latter in pieces. Rows of no group, or of a group past
+    /// `groups`, are left out.
+    pub(crate) fn new(of: &[u32], times: &[Int64Array], groups: usize) -> Result<Self> {
         if of.len() >= NONE as usize {
             return internal_err!("a partition of more than 4 billion rows: use more partitions");
         }
@@ -85,11 +86,17 @@ impl Order {
         let mut next = starts.clone();
         let total = starts[groups] as usize;
         let mut order = Self { rows: vec![0; total], times: vec![0; total], starts };
-        for (row, (group, time)) in of.iter().zip(times).enumerate().filter(|(_, (g, _))| known(**g)) {
-            let place = &mut next[*group as usize];
-            order.rows[*place as usize] = row as u32;
-            order.times[*place as usize] = *time;
-            *place += 1;
+        let mut row = 0;
+        for piece in times {
+            for (group, time) in of[row..].iter().zip(piece.values()) {
+                if known(*group) {
+                    let place = &mut next[*group as usize];
+                    order.rows[*place as usize] = row as u32;
+                    order.times[*place as usize] = *time;
+                    *place += 1;
+                }
+                row += 1;
+            }
         }
         order.sort_groups();
         Ok(order)
@@ -145,7 +152,7 @@ pub(crate) fn concatenate(schema: &Schema, batches: Vec<RecordBatch>, unused: us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::StringArray;
 
     #[test]
     fn rows_are_grouped_by_key_and_ordered_by_time() {
@@ -156,7 +163,7 @@ mod tests {
         ];
         let mut of = Vec::new();
         keys.intern(&columns, 6, &mut of).unwrap();
-        let order = Order::new(&of, &[5, 9, 0, 3, 0, 7], keys.len()).unwrap();
+        let order = Order::new(&of, &[vec![5, 9, 0].into(), vec![3, 0, 7].into()], keys.len()).unwrap();
         let groups: Vec<_> = (0..order.groups()).map(|g| order.rows[order.group(g)].to_vec()).collect();
         assert!(groups.contains(&vec![3, 0]) && groups.contains(&vec![5, 1]), "{groups:?}");
         assert_eq!(order.rows.len(), 4, "rows with a NULL key are in no group");
@@ -167,7 +174,7 @@ mod tests {
         let mut keys = Keys::new([]).unwrap();
         let mut of = Vec::new();
         keys.intern(&[], 3, &mut of).unwrap();
-        let order = Order::new(&of, &[3, 1, 2], keys.len()).unwrap();
+        let order = Order::new(&of, &[vec![3, 1, 2].into()], keys.len()).unwrap();
         assert_eq!((order.groups(), order.rows, order.times), (1, vec![1, 2, 0], vec![1, 2, 3]));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  counts, exact sums    prefix[i] = Σ of the first i rows       a window is prefix[end] − prefix[start]
-//!  min, max              a tree of fan-out 16 over the rows       a window is a few nodes of each level
+//!  min, max              minima of blocks of 16, and of 16 blocks  a window is two look-ups of each level
 //! ```
 //! All work for all windows of a view is done on one index, so further windows cost only their look-ups. Subtraction is
 //! used only where it is exact: for counts, for integers, and for floats as integers of a common unit.
@@ -27,19 +27,27 @@ pub(super) fn counted(events: &Events<'_>, arg: Option<&ArrayRef>) -> Option<Boo
     }
 }
 
-/// How many rows of a range count.
-pub(super) struct Counts(Option<Vec<u32>>);
+/// How many rows of a range count: a bit a row, and how many of them are set before each word of 64.
+pub(super) struct Counts(Option<(Vec<u64>, Vec<u32>)>);
 
 impl Counts {
     pub(super) fn new(counted: Option<&BooleanBuffer>) -> Self {
-        Self(counted.map(|counted| prefix(counted.iter().map(u32::from), |a, b| a + b)))
+        let index = |counted: &BooleanBuffer| {
+            let chunks = counted.bit_chunks();
+            let words: Vec<u64> = chunks.iter_padded().collect();
+            let before = prefix(words.iter().map(|w| w.count_ones()), |a, b| a + b);
+            (words, before)
+        };
+        Self(counted.map(index))
     }
 
     pub(super) fn of(&self, range: &Range<usize>) -> u64 {
-        match &self.0 {
-            Some(prefix) => u64::from(prefix[range.end] - prefix[range.start]),
-            None => range.len() as u64,
-        }
+        let Some((words, before)) = &self.0 else { return range.len() as u64 };
+        let rank = |row: usize| match row % 64 {
+            0 => before[row / 64],
+            bits => before[row / 64] + (words[row / 64] << (64 - bits)).count_ones(),
+        };
+        u64::from(rank(range.end) - rank(range.start))
     }
 }
 
@@ -111,16 +119,34 @@ fn prefix<T: Copy + Default>(values: impl Iterator<Item = T>, add: impl Fn(T, T)
 
 const FAN_OUT: usize = 16;
 
-/// The smallest value of a range.
-pub(super) struct Minima(Vec<Vec<i64>>);
+/// The smallest value of a range: blocks of 16 rows, in them the minima from the block's start and to its end, and the
+/// same again over the blocks' minima. A range is two look-ups a level, and one scan inside of a block.
+pub(super) struct Minima(Vec<Level>);
+
+struct Level {
+    values: Vec<i64>,
+    /// The least of the block up to and with this row.
+    up_to: Vec<i64>,
+    /// The least of the block from this row on.
+    from: Vec<i64>,
+}
+
+impl Level {
+    fn new(values: Vec<i64>) -> Self {
+        let (mut up_to, mut from) = (values.clone(), values.clone());
+        up_to.chunks_mut(FAN_OUT).for_each(|b| (1..b.len()).for_each(|i| b[i] = b[i].min(b[i - 1])));
+        from.chunks_mut(FAN_OUT).for_each(|b| (1..b.len()).rev().for_each(|i| b[i - 1] = b[i - 1].min(b[i])));
+        Self { values, up_to, from }
+    }
+}
 
 impl Minima {
     /// A row that does not count is `i64::MAX`.
     pub(super) fn new(rows: Vec<i64>) -> Self {
-        let mut levels = vec![rows];
-        while let Some(last) = levels.last().filter(|l| l.len() > FAN_OUT) {
-            let next = last.chunks(FAN_OUT).map(least).collect();
-            levels.push(next);
+        let mut levels = vec![Level::new(rows)];
+        while let Some(last) = levels.last().filter(|l| l.values.len() > FAN_OUT) {
+            let blocks = last.from.iter().step_by(FAN_OUT).copied().collect();
+            levels.push(Level::new(blocks));
         }
         Self(levels)
     }
@@ -128,12 +154,12 @@ impl Minima {
     pub(super) fn of(&self, range: &Range<usize>) -> i64 {
         let (mut low, mut high, mut found) = (range.start, range.end, i64::MAX);
         for level in &self.0 {
-            if high - low <= 2 * FAN_OUT {
-                return found.min(least(&level[low..high]));
+            if low / FAN_OUT == high.saturating_sub(1) / FAN_OUT || low >= high {
+                return found.min(least(&level.values[low.min(high)..high]));
             }
-            let (first, last) = (low.next_multiple_of(FAN_OUT), high / FAN_OUT * FAN_OUT);
-            found = found.min(least(&level[low..first])).min(least(&level[last..high]));
-            (low, high) = (first / FAN_OUT, last / FAN_OUT);
+            found = found.min(level.from[low]).min(level.up_to[high - 1]);
+            // The blocks between those of the first and the last row.
+            (low, high) = (low / FAN_OUT + 1, (high - 1) / FAN_OUT);
         }
         found
     }

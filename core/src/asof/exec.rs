@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -27,6 +27,7 @@ use datafusion::physical_plan::{
 };
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
+use super::bounds::within_reach;
 use super::node::{AsOfNode, MatchOp};
 use super::sweep;
 use super::time::{ordinals, to_micros};
@@ -54,17 +55,20 @@ impl ExtensionPlanner for AsOfPlanner {
             return internal_err!("an as-of join has two inputs");
         };
         let expr = |e: &Expr, plan: &LogicalPlan| planner.create_physical_expr(e, plan.schema(), session, context);
+        let (left_time, right_time) = (expr(&node.times.0, left_plan)?, expr(&node.times.1, right_plan)?);
+        let view = node.view.as_ref().map(|v| Arc::clone(&v.view));
+        let right = within_reach(left, &left_time, right, &right_time, node.op, view.as_deref())?;
         let exec = AsOfExec {
             left_keys: node.on.iter().map(|(l, _)| expr(l, left_plan)).collect::<Result<_>>()?,
             right_keys: node.on.iter().map(|(_, r)| expr(r, right_plan)).collect::<Result<_>>()?,
-            left_time: expr(&node.times.0, left_plan)?,
-            right_time: expr(&node.times.1, right_plan)?,
+            left_time,
+            right_time,
             op: node.op,
-            view: node.view.as_ref().map(|v| Arc::clone(&v.view)),
+            view,
             schema: Arc::new(node.schema().as_arrow().clone()),
             properties: Arc::new(properties(left, node.schema().as_arrow())),
             left: Arc::clone(left),
-            right: Arc::clone(right),
+            right,
             metrics: ExecutionPlanMetricsSet::new(),
         };
         Ok(Some(Arc::new(exec)))
@@ -84,7 +88,7 @@ fn properties(left: &Arc<dyn ExecutionPlan>, schema: &Schema) -> PlanProperties 
 /// `AsOfJoinExec`, or with a windowed view `AsOfAggregateExec`: both sides hashed by key, and grouped by key and time in
 /// the operator itself, in memory or in parts.
 #[derive(Debug, Clone)]
-struct AsOfExec {
+pub(super) struct AsOfExec {
     left: Arc<dyn ExecutionPlan>,
     right: Arc<dyn ExecutionPlan>,
     left_keys: Vec<Arc<dyn PhysicalExpr>>,
@@ -99,6 +103,10 @@ struct AsOfExec {
 }
 
 impl AsOfExec {
+    pub(super) fn left(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.left
+    }
+
     fn windowed(&self) -> Option<&FeatureView> {
         self.view.as_deref().filter(|v| !v.is_latest())
     }
@@ -213,23 +221,23 @@ impl Evaluation {
         };
         let (mut left_of, groups) = groups_of(&exec.left_keys, &left)?;
         let (mut right_of, _) = groups_of(&exec.right_keys, &right)?;
-        let at = whole(&exec.left_time, &left, &exec.left)?;
-        let time = whole(&exec.right_time, &right, &exec.right)?;
+        let pieces = |expr, rows: &Rows| rows.iter().map(|b| column(expr, b)).collect::<Result<Vec<_>>>();
+        let (at, time) = (pieces(&exec.left_time, &left)?, pieces(&exec.right_time, &right)?);
         let (at, time) = match exec.view {
-            Some(_) => (to_micros(&at)?, to_micros(&time)?),
-            None => ordinals(&at, &time)?,
+            Some(_) => (micros_of(&at)?, micros_of(&time)?),
+            None => {
+                let at = whole(&at, &exec.left_time, &exec.left)?;
+                let (at, time) = ordinals(&at, &whole(&time, &exec.right_time, &exec.right)?)?;
+                (vec![at], vec![time])
+            }
         };
         // Left rows without a key or a time are a group of their own, which has no events.
         left_of.iter_mut().for_each(|g| *g = (*g).min(groups as u32));
-        if let Some(nulls) = at.nulls() {
-            left_of.iter_mut().zip(nulls).filter(|(_, valid)| !valid).for_each(|(g, _)| *g = groups as u32);
-        }
-        if let Some(nulls) = time.nulls() {
-            right_of.iter_mut().zip(nulls).filter(|(_, valid)| !valid).for_each(|(g, _)| *g = u32::MAX);
-        }
+        without_time(&mut left_of, &at, groups as u32);
+        without_time(&mut right_of, &time, u32::MAX);
         Ok(Self {
-            asks: Order::new(&left_of, at.values(), groups + 1)?,
-            events: Order::new(&right_of, time.values(), groups)?,
+            asks: Order::new(&left_of, &at, groups + 1)?,
+            events: Order::new(&right_of, &time, groups)?,
             left: concatenate(&exec.left.schema(), left, 0)?,
             // Windows need no more of keys and times than `events` has.
             right: concatenate(&exec.right.schema(), right, exec.windowed().map_or(0, |v| v.time_column() + 1))?,
@@ -403,9 +411,24 @@ fn features(
     }
 }
 
-/// An expression over all rows of an input.
-fn whole(expr: &Arc<dyn PhysicalExpr>, rows: &Rows, input: &Arc<dyn ExecutionPlan>) -> Result<ArrayRef> {
-    let pieces = rows.iter().map(|b| column(expr, b)).collect::<Result<Vec<_>>>()?;
+fn micros_of(pieces: &[ArrayRef]) -> Result<Vec<Int64Array>> {
+    Ok(pieces.iter().map(to_micros).collect::<crate::Result<_>>()?)
+}
+
+/// Puts the rows whose time is NULL into a group.
+fn without_time(of: &mut [u32], times: &[Int64Array], group: u32) {
+    let mut row = 0;
+    for piece in times {
+        let rows = &mut of[row..row + piece.len()];
+        if let Some(nulls) = piece.nulls() {
+            rows.iter_mut().zip(nulls).filter(|(_, valid)| !valid).for_each(|(g, _)| *g = group);
+        }
+        row += piece.len();
+    }
+}
+
+/// The pieces of an expression as one.
+fn whole(pieces: &[ArrayRef], expr: &Arc<dyn PhysicalExpr>, input: &Arc<dyn ExecutionPlan>) -> Result<ArrayRef> {
     let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
     match pieces.is_empty() {
         true => Ok(new_empty_array(&expr.data_type(&input.schema())?)),

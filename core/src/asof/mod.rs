@@ -13,6 +13,7 @@
 //! ```
 //! A left row is always kept; without a match the right columns are NULL, and a count is 0.
 
+mod bounds;
 mod exec;
 mod node;
 mod relation;

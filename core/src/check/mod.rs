@@ -303,7 +303,7 @@ impl Analyzer {
             options: copy
                 .options
                 .iter()
-                .map(|(k, v)| (k.clone(), v.clone().into_string().unwrap_or_default()))
+                .map(|(k, v)| (k.clone(), v.clone().into_string().unwrap_or_else(|| v.to_string())))
                 .collect(),
         })
     }

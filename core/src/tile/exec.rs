@@ -258,7 +258,7 @@ impl Evaluation {
         let events = concatenate(schema.as_arrow(), rows, 0)?;
         let mut of = Vec::new();
         keys.intern(&events[..view.entity.len()], events[view.time_column()].len(), &mut of)?;
-        let order = Order::new(&of, to_micros(&events[view.time_column()])?.values(), keys.len())?;
+        let order = Order::new(&of, &[to_micros(&events[view.time_column()])?], keys.len())?;
         let program = Program::new(&view);
         Ok(Self { view, program, events, order, next: 0, target, ready: VecDeque::new() })
     }
