@@ -30,7 +30,8 @@ mod session;
 
 pub use app::App;
 pub use featurectl_core::aggregate::{AggregateFunction, Aggregation, Aggregator, Arg, Events, aggregator};
-pub use featurectl_core::{Diagnostic, Error, ErrorKind, Result, Severity, Source, Span};
+pub use featurectl_core::tile::Tiles;
+pub use featurectl_core::{Diagnostic, Error, ErrorKind, FeatureView, Result, Severity, Source, Span};
 pub use featurectl_executors::LocalOptions;
 pub use project::Project;
 pub use run::{Event, RunReport, Step};

@@ -15,7 +15,7 @@ use featurectl_core::aggregate::{AggregateFunction, Functions};
 use featurectl_core::asof::{FeatureRelations, Serve};
 use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
-use featurectl_core::{Diagnostic, Error, OnlineStore, Result, Source};
+use featurectl_core::{Diagnostic, Error, FeatureView, OnlineStore, Result, Source};
 use featurectl_executors::score::{Model, ModelSet, predict_udf};
 use featurectl_executors::{SharedExtensionPlanner, local};
 use featurectl_feature_store::{EmbeddedStore, Entry, OfflineStore, OnlinePlanner, Registry};
@@ -113,6 +113,11 @@ impl Session {
     /// The DataFusion session, to register tables of one's own.
     pub fn context(&self) -> &SessionContext {
         &self.ctx
+    }
+
+    /// The feature view called `name`, once a text with it was checked: for [`Tiles`](crate::Tiles) of its events.
+    pub fn feature_view(&self, name: &str) -> Option<Arc<FeatureView>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).feature_view(name).cloned()
     }
 
     /// Checks a job; its tables, views and services are in the session afterwards.

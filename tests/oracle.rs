@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::compute::cast;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array,
+};
+use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::datasource::MemTable;
-use featurectl::{Extensions, Project, Session};
+use featurectl::{Extensions, Project, Session, Tiles};
 use featurectl_core::asof::micros;
 use proptest::prelude::*;
 
@@ -343,6 +345,43 @@ fn tie(e: &Event) -> (i64, i64) {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(40), ..ProptestConfig::default() })]
+
+    #[test]
+    fn tiles_of_any_parts_merged_in_any_order_give_what_the_offline_join_gives(
+        events in events(), requests in requests(), parts in prop::collection::vec(0usize..4, 40), backward: bool,
+    ) {
+        let newest = events.iter().filter_map(|e| e.time).max().unwrap_or_default();
+        let requests: Vec<_> = requests.iter().map(|(k, t)| (*k, t.map(|t| newest + 1 + t.rem_euclid(60 * HOUR)))).collect();
+        let (wanted, view, rows) = block(async {
+            let session = session();
+            tables(&session, &events, &requests);
+            let wanted = query(&session, &format!("{}; {}", view(true), joined(">", "v"))).await;
+            let view = session.feature_view("v").expect("it was made");
+            let rows = session.context().execute_logical_plan(view.events.clone()).await.expect("a plan").collect().await;
+            let rows = rows.expect("events");
+            (wanted, Arc::clone(&view), concat_batches(&Arc::new(view.events.schema().as_arrow().clone()), &rows).expect("events"))
+        });
+        let part = |n: usize| {
+            let mine = (0..rows.num_rows() as u32).filter(|row| parts[*row as usize] == n).collect::<Vec<_>>();
+            Tiles::slice(&view, take_record_batch(&rows, &UInt32Array::from(mine)).expect("rows")).expect("tiles")
+        };
+        let mut all: Vec<Tiles> = (0..4).map(part).collect();
+        if backward {
+            all.reverse();
+        }
+        let tiles = all.into_iter().reduce(|mut a, b| { a.merge(&b).expect("the same view"); a }).expect("four parts");
+        let keys: ArrayRef = Arc::new(requests.iter().map(|r| r.0).collect::<StringArray>());
+        let at: Vec<_> = requests.iter().map(|r| r.1).collect();
+        let found = tiles.evaluate(&[keys], &at).expect("features");
+        prop_assert_eq!(found.len(), WINDOWS.len() * CALLS.len());
+        for (column, values) in found.iter().enumerate() {
+            let values = cast(values, &DataType::Float64).expect("a number");
+            for (row, wanted) in wanted.iter().enumerate() {
+                let got = values.is_valid(row).then(|| values.as_primitive::<Float64Type>().value(row));
+                prop_assert!(close(0, got, wanted[1 + column]), "{}: {got:?} is not {:?}", CALLS[column % CALLS.len()], wanted[1 + column]);
+            }
+        }
+    }
 
     #[test]
     fn the_online_store_gives_what_the_offline_join_gives(events in events(), requests in requests()) {

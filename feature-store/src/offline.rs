@@ -33,7 +33,7 @@ use url::Url;
 /// The date by which a table is partitioned.
 pub const DATE_COLUMN: &str = "_date";
 /// The unit of work that a row was made by.
-pub const UNIT_COLUMN: &str = "_unit";
+pub const UNIT_COLUMN: &str = featurectl_core::tile::WRITER_COLUMN;
 /// Key of the manifest in a commit.
 const MANIFEST_KEY: &str = "featurectl";
 

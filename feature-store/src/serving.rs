@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::internal_err;
@@ -27,13 +27,9 @@ use datafusion::physical_plan::{
 };
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use featurectl_core::asof::{OnlineNode, to_micros};
-use featurectl_core::tile::{Program, feature_window, level_of};
-use featurectl_core::{
-    Error, FeatureView, Micros, OnlineStore, Position, Result, Tile, TileKey, TileRange, Window, ordered,
-};
+use featurectl_core::tile::{finish, tiles_of, wanted};
+use featurectl_core::{Error, FeatureView, Micros, OnlineStore, Position, Result, Tile, TileKey, TileRange};
 use futures::StreamExt;
-
-use crate::offline::UNIT_COLUMN;
 
 /// Version of a view's tiles in the online store; the first bytes of every partition.
 pub type Generation = [u8; 8];
@@ -107,63 +103,10 @@ pub async fn put_tiles(
     generation: Generation,
     batch: &RecordBatch,
 ) -> Result<usize> {
-    let column = |name: &str| {
-        batch
-            .column_by_name(name)
-            .ok_or_else(|| Error::data(format!("the offline tiles of `{}` have no `{name}`", view.name)))
-    };
-    let keys = view.entity.iter().map(|f| column(f.name()).cloned()).collect::<Result<Vec<_>>>()?;
-    let partitions = partitions(generation, &keys, batch.num_rows())?;
-    let lengths = column("tile_us")?.as_primitive::<Int64Type>();
-    let starts = column("tile_start")?.as_primitive::<TimestampMicrosecondType>();
-    let last = to_micros(column("last_event")?)?;
-    let events = column("events")?.as_primitive::<Int64Type>();
-    let units = arrow::compute::cast(column(UNIT_COLUMN)?, &arrow::datatypes::DataType::Utf8)?;
-    let units = units.as_string::<i32>();
-    let partial = arrow::compute::cast(column("partial")?, &arrow::datatypes::DataType::Binary)?;
-    let partial = partial.as_binary::<i32>();
-    let mut tiles = Vec::with_capacity(batch.num_rows());
-    for (row, partition) in partitions.into_iter().enumerate() {
-        let Some(partition) = partition else { continue };
-        let length = lengths.value(row);
-        let start = if starts.is_null(row) { Micros::MIN } else { starts.value(row) };
-        tiles.push(Tile {
-            key: TileKey { partition, length, start, writer: units.value(row).into() },
-            position: Position::from(events.value(row) as u64),
-            last_event: last.value(row),
-            expires_at: expiry(view, start, length, last.value(row)),
-            partial: partial.value(row).to_vec(),
-        });
-    }
+    let tiles = tiles_of(view, &generation, batch)?;
     let n = tiles.len();
     store.put(tiles).await?;
     Ok(n)
-}
-
-/// A tile is forgotten `ttl` after its end, a latest row `ttl` after its time. A lifetime window never forgets, so
-/// neither does its tile.
-fn expiry(view: &FeatureView, start: Micros, length: Micros, last: Micros) -> Option<Micros> {
-    let end = match (length, view.is_latest()) {
-        (Micros::MAX, true) => last,
-        (Micros::MAX, false) => return None,
-        _ => start.saturating_add(length),
-    };
-    view.ttl.map(|ttl| end.saturating_add(ttl).saturating_add(1))
-}
-
-/// Generation and key as bytes, for each row; `None` where a key is NULL.
-fn partitions(generation: Generation, keys: &[ArrayRef], rows: usize) -> Result<Vec<Option<Vec<u8>>>> {
-    let encoded = keys.iter().map(ordered::encode).collect::<Result<Vec<_>>>()?;
-    let one = |row: usize| {
-        let mut partition = generation.to_vec();
-        for column in &encoded {
-            let value = column[row].as_deref()?;
-            partition.extend((value.len() as u32).to_be_bytes());
-            partition.extend(value);
-        }
-        Some(partition)
-    };
-    Ok((0..rows).map(one).collect())
 }
 
 /// The features of `view` at each row's instant (exclusive, microseconds UTC; NULL: nothing is known).
@@ -176,133 +119,17 @@ pub async fn read_features(
     keys: &[ArrayRef],
     at: &[Option<Micros>],
 ) -> Result<Vec<ArrayRef>> {
-    let program = Program::new(view);
     let generation = served(store, &view.name).await?.map(|s| s.generation).ok_or_else(|| {
         Error::not_found(format!(
             "feature view `{0}` is not in the online store: MATERIALIZE FEATURE VIEW {0}",
             view.name
         ))
     })?;
-    let partitions = partitions(generation, keys, at.len())?;
-    let reach = reach(view);
-    let (mut ranges, mut owners) = (Vec::new(), Vec::new());
-    for (row, (partition, at)) in partitions.into_iter().zip(at).enumerate() {
-        let (Some(partition), Some(at)) = (partition, at) else { continue };
-        for (level, (length, longest)) in reach.iter().enumerate() {
-            ranges.push(TileRange {
-                partition: partition.clone(),
-                length: *length,
-                start: longest.start(*at),
-                end: *at,
-            });
-            owners.push((row, level));
-        }
-    }
+    let wanted = wanted(view, &generation, keys, at)?;
     let now = at.iter().flatten().min().copied().unwrap_or(Micros::MIN);
+    let ranges: Vec<TileRange> = wanted.iter().map(|w| w.range.clone()).collect();
     let found = store.read(&ranges, now).await?;
-    let mut tiles: Vec<Vec<Vec<Tile>>> = vec![vec![vec![]; reach.len()]; at.len()];
-    for ((row, level), found) in owners.into_iter().zip(found) {
-        if let (Some(at), Some(late)) = (at[row], found.iter().find(|t| Some(t.last_event) >= at[row])) {
-            return Err(too_early(view, at, late.last_event));
-        }
-        tiles[row][level] = found;
-    }
-    finish(view, &program, &tiles, at)
-}
-
-/// For each level of the view its longest window.
-fn reach(view: &FeatureView) -> Vec<(Micros, Window)> {
-    let mut reach: Vec<(Micros, Window)> = Vec::new();
-    for feature in &view.features {
-        let (window, _) = feature_window(view, feature);
-        let length = level_of(window);
-        match reach.iter_mut().find(|(l, _)| *l == length) {
-            Some((_, longest)) if longest.length < window.length => *longest = window,
-            Some(_) => {}
-            None => reach.push((length, window)),
-        }
-    }
-    reach.sort_unstable_by_key(|(length, _)| *length);
-    reach
-}
-
-fn too_early(view: &FeatureView, at: Micros, last: Micros) -> Error {
-    let show = |t: Micros| chrono::DateTime::from_timestamp_micros(t).map_or(t.to_string(), |t| t.to_rfc3339());
-    Error::invalid(format!(
-        "the online store knows this key of `{}` up to {}, and can't look back to {}: ask for a later time, or join the view in SQL",
-        view.name,
-        show(last),
-        show(at)
-    ))
-}
-
-fn finish(
-    view: &FeatureView,
-    program: &Program,
-    tiles: &[Vec<Vec<Tile>>],
-    at: &[Option<Micros>],
-) -> Result<Vec<ArrayRef>> {
-    if view.is_latest() {
-        return finish_latest(view, program, tiles, at);
-    }
-    let instants: Vec<_> = at.iter().map(|t| t.unwrap_or_default()).collect();
-    let feature = |feature| {
-        let (window, aggregate) = feature_window(view, feature);
-        let groups = groups(program, tiles, at, window, aggregate)?;
-        program.aggregates[aggregate].function.merge_finish(&groups, &instants)
-    };
-    view.features.iter().map(feature).collect()
-}
-
-/// The encoded partials of one aggregate inside one window, for each row.
-fn groups<'a>(
-    program: &Program,
-    tiles: &'a [Vec<Vec<Tile>>],
-    at: &[Option<Micros>],
-    window: Window,
-    aggregate: usize,
-) -> Result<Vec<Vec<&'a [u8]>>> {
-    let wanted = level_of(window);
-    let found = program.levels.iter().enumerate().find(|(_, l)| l.length == wanted);
-    let Some((index, level)) = found else { return Err(Error::internal("a window without a level")) };
-    let Some(part) = level.aggregates.iter().position(|a| *a == aggregate) else {
-        return Err(Error::internal("an aggregate without a place in its level"));
-    };
-    let mut groups = Vec::with_capacity(tiles.len());
-    for (row, at) in tiles.iter().zip(at) {
-        let (start, end) = at.map_or((0, 0), |at| (window.start(at), window.end(at)));
-        let inside = row[index].iter().filter(|t| t.key.start >= start && t.key.start < end);
-        groups.push(inside.map(|t| Ok(program.partials(level, &t.partial)?[part])).collect::<Result<_>>()?);
-    }
-    Ok(groups)
-}
-
-fn finish_latest(
-    view: &FeatureView,
-    program: &Program,
-    tiles: &[Vec<Vec<Tile>>],
-    at: &[Option<Micros>],
-) -> Result<Vec<ArrayRef>> {
-    let alive = |row: &Vec<Vec<Tile>>, at: &Option<Micros>| {
-        let newest = row.iter().flatten().map(|t| t.last_event).max();
-        match (view.ttl, newest, at) {
-            (Some(ttl), Some(newest), Some(at)) => newest >= at.saturating_sub(ttl),
-            _ => true,
-        }
-    };
-    let mut groups = groups(program, tiles, at, Window::LIFETIME, 0)?;
-    for (group, (row, at)) in groups.iter_mut().zip(tiles.iter().zip(at)) {
-        if !alive(row, at) {
-            group.clear();
-        }
-    }
-    let rows = program.aggregates[0].function.merge_finish(&groups, &vec![0; groups.len()])?;
-    let first = view.first_input();
-    let column = |f: &featurectl_core::Feature| match f.source {
-        featurectl_core::FeatureSource::Latest { column } => Ok(Arc::clone(rows.as_struct().column(column - first))),
-        featurectl_core::FeatureSource::Window { .. } => Err(Error::internal("a latest-row view with a window")),
-    };
-    view.features.iter().map(column).collect()
+    finish(view, at, &wanted, found)
 }
 
 /// Plans online reads from one store.

@@ -92,6 +92,13 @@ pub struct Known {
     training_sets: BTreeMap<String, Arc<TrainingSet>>,
 }
 
+impl Known {
+    /// The feature view called `name`.
+    pub fn feature_view(&self, name: &str) -> Option<&Arc<FeatureView>> {
+        self.views.get(name)
+    }
+}
+
 /// Checks statements one after the other, against a session.
 pub struct Analyzer {
     ctx: SessionContext,

@@ -239,7 +239,7 @@ impl ExecutionPlan for TileExec {
 }
 
 /// The events of one part, and how far it is done: group by group, at least `target` events at a time.
-struct Evaluation {
+pub(super) struct Evaluation {
     view: Arc<FeatureView>,
     program: Program,
     events: Vec<ArrayRef>,
@@ -251,7 +251,7 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    fn new(view: Arc<FeatureView>, rows: Vec<Rows>, target: usize) -> Result<Self> {
+    pub(super) fn new(view: Arc<FeatureView>, rows: Vec<Rows>, target: usize) -> Result<Self> {
         let rows = rows.into_iter().flatten().collect();
         let schema = view.events.schema();
         let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()))?;

@@ -8,8 +8,10 @@
 //! ```
 //! A latest-row view is the same with one lifetime tile and one aggregate: the latest row.
 
+mod algebra;
 mod exec;
 mod latest;
+mod read;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +24,9 @@ use crate::asof::{micros, tile_ranges};
 use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Window};
 use crate::{Error, Result};
 
+pub use algebra::Tiles;
 pub use exec::{TileNode, TilePlanner};
+pub use read::{WRITER_COLUMN, Wanted, finish, tiles_of, wanted};
 
 /// The first byte of every encoded tile.
 const FORMAT: u8 = 1;
@@ -121,6 +125,16 @@ impl Program {
         };
         level.aggregates.iter().map(part).collect()
     }
+}
+
+/// Partials as the bytes of one tile: the format, then of each its length (4 bytes) and its bytes.
+fn encode<'a>(partials: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut tile = vec![FORMAT];
+    for partial in partials {
+        tile.extend((partial.len() as u32).to_le_bytes());
+        tile.extend(partial);
+    }
+    tile
 }
 
 /// The level that serves a window.
