@@ -369,10 +369,14 @@ proptest! {
         if backward {
             all.reverse();
         }
-        let tiles = all.into_iter().reduce(|mut a, b| { a.merge(&b).expect("the same view"); a }).expect("four parts");
-        let keys: ArrayRef = Arc::new(requests.iter().map(|r| r.0).collect::<StringArray>());
+        let keys: [ArrayRef; 1] = [Arc::new(requests.iter().map(|r| r.0).collect::<StringArray>())];
         let at: Vec<_> = requests.iter().map(|r| r.1).collect();
-        let found = tiles.evaluate(&[keys], &at).expect("features");
+        let each = |all: &[Tiles]| all.iter().map(|t| t.evaluate(&keys, &at).expect("features")).collect::<Vec<_>>();
+        let before = each(&all);
+        let mut tiles = all[0].clone();
+        all[1..].iter().for_each(|part| tiles.merge(part).expect("the same view"));
+        prop_assert_eq!(each(&all), before, "a merge leaves what it merges as it was");
+        let found = tiles.evaluate(&keys, &at).expect("features");
         prop_assert_eq!(found.len(), WINDOWS.len() * CALLS.len());
         for (column, values) in found.iter().enumerate() {
             let values = cast(values, &DataType::Float64).expect("a number");

@@ -20,7 +20,9 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, SpillFile, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::SpillManager;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput, SpillMetrics};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, RecordOutput, SpillMetrics, Time,
+};
 use datafusion::physical_plan::spill::get_record_batch_memory_size;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
@@ -66,7 +68,10 @@ where
     let managers = inputs.iter().map(manager).collect();
     let baseline = BaselineMetrics::new(metrics, partition);
     let size = context.session_config().batch_size().max(1);
-    let work = Work { parts: None, inputs: Some((inputs, managers)), current: None, reservation, evaluate, baseline };
+    let time = |name| MetricBuilder::new(metrics).subset_time(name, partition);
+    let times = [time("gather_time"), time("group_time"), time("evaluate_time")];
+    let inputs = Some((inputs, managers));
+    let work = Work { parts: None, inputs, current: None, reservation, evaluate, baseline, times };
     stream::try_unfold(work, Work::next)
         .map_ok(move |batch| {
             let rows = batch.num_rows();
@@ -83,15 +88,18 @@ struct Work<E, I> {
     reservation: MemoryReservation,
     evaluate: E,
     baseline: BaselineMetrics,
+    /// Of gathering the inputs, of grouping their rows, and of evaluating the groups.
+    times: [Time; 3],
 }
 
 impl<I: Iterator<Item = Result<RecordBatch>>, E: Fn(Vec<Rows>) -> Result<I>> Work<E, I> {
     async fn next(mut self) -> Result<Option<(RecordBatch, Self)>> {
         if let Some((inputs, managers)) = self.inputs.take() {
+            let _timer = self.times[0].timer();
             self.parts = Some(collect(inputs, managers, &self.reservation).await?);
         }
         loop {
-            let timer = self.baseline.elapsed_compute().timer();
+            let timer = (self.baseline.elapsed_compute().timer(), self.times[2].timer());
             if let Some(batch) = self.current.as_mut().and_then(Iterator::next) {
                 let batch = batch?.record_output(&self.baseline);
                 drop(timer);
@@ -106,7 +114,7 @@ impl<I: Iterator<Item = Result<RecordBatch>>, E: Fn(Vec<Rows>) -> Result<I>> Wor
             for stored in part {
                 rows.push(stored.load(&self.reservation).await?);
             }
-            let timer = self.baseline.elapsed_compute().timer();
+            let timer = (self.baseline.elapsed_compute().timer(), self.times[1].timer());
             let batches = (self.evaluate)(rows)?;
             drop(timer);
             self.current = Some(batches);

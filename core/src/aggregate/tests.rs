@@ -162,6 +162,39 @@ fn by_stores(f: &dyn Aggregator, events: &Events<'_>, ranges: &[Range<usize>], a
     f.merge_finish(&groups, at).expect("values")
 }
 
+/// Six events, with a NULL of every kind.
+fn few() -> Vec<Row> {
+    let row = |time, x, n, word, flag| Row { time, x, n, word, flag, counts: Some(true) };
+    vec![
+        row(1, Some(1.5), Some(3), Some("b"), Some(true)),
+        row(2, Some(-0.25), None, Some("a"), Some(false)),
+        row(2, None, Some(-4), None, None),
+        row(3, Some(1e6), Some(3), Some("b"), Some(true)),
+        row(5, Some(0.1), Some(0), Some(""), Some(false)),
+        row(8, Some(1.5), Some(7), Some("é"), None),
+    ]
+}
+
+/// Stores hold these bytes: a change of a line is a change of a format that is in use, and needs a new version of it.
+#[test]
+fn partials_keep_their_layout() {
+    let columns = Columns::new(&few());
+    let mut lines = String::new();
+    for (name, args) in calls() {
+        let (arrays, bound) = columns.args(&args);
+        let f = Functions::default().get(&name).expect("a function").bind(&bound).expect("it fits");
+        let events = Events { args: &arrays, time: &columns.time, sequence: Some(&columns.sequence), filter: None };
+        let all = 0..columns.time.len();
+        let partial = f.fold(&events, std::slice::from_ref(&all)).expect("a partial").remove(0);
+        let value = f.windows(&events, &[&[all]], &[9]).expect("a value").remove(0);
+        assert!(same(&value, &f.merge_finish(&[vec![&partial]], &[9]).expect("a value")), "{name}");
+        let hex: String = partial.iter().map(|b| format!("{b:02x}")).collect();
+        let value = arrow::util::display::array_value_to_string(&value, 0).expect("text");
+        lines.push_str(&format!("{name}({}) = {value}\n  {hex}\n", args.join(", ")));
+    }
+    expect_test::expect_file!["partials.txt"].assert_eq(&lines);
+}
+
 /// `PROPTEST_CASES` if it is set.
 fn cases(default: u32) -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)

@@ -20,7 +20,7 @@ use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExp
 use datafusion::physical_plan::execution_plan::{
     Boundedness, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
 };
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements, PlanProperties,
@@ -182,7 +182,8 @@ impl ExecutionPlan for AsOfExec {
         };
         let inputs = vec![input(&self.left, &self.left_keys)?, input(&self.right, &self.right_keys)?];
         let (exec, target) = (Arc::new(self.clone()), context.session_config().batch_size());
-        let evaluate = move |rows| Evaluation::new(Arc::clone(&exec), rows, target);
+        let matches = MetricBuilder::new(&self.metrics).counter("matches", partition);
+        let evaluate = move |rows| Evaluation::new(Arc::clone(&exec), rows, target, matches.clone());
         let stream = evaluate_by_key(self.name(), partition, &context, &self.metrics, inputs, evaluate);
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
@@ -206,10 +207,12 @@ struct Evaluation {
     events: Order,
     next: usize,
     target: usize,
+    /// Left rows that see a right row.
+    matches: Count,
 }
 
 impl Evaluation {
-    fn new(exec: Arc<AsOfExec>, rows: Vec<Rows>, target: usize) -> Result<Self> {
+    fn new(exec: Arc<AsOfExec>, rows: Vec<Rows>, target: usize, matches: Count) -> Result<Self> {
         let Ok([left, right]) = <[Rows; 2]>::try_from(rows) else {
             return internal_err!("an as-of join has two inputs");
         };
@@ -244,6 +247,7 @@ impl Evaluation {
             exec,
             next: 0,
             target,
+            matches,
         })
     }
 
@@ -294,6 +298,8 @@ impl Evaluation {
                 sweep::windows(at, times, *window, inclusive, offset, out);
             }
         });
+        let seen = (0..asks.len()).filter(|ask| ranges.iter().any(|r| !r[*ask].is_empty()));
+        self.matches.add(seen.count());
         let at: Vec<i64> = self.asks.times[asks].iter().map(|t| t.saturating_add(inclusive.into())).collect();
         features(view, &windows, &ranges, &events, &self.events.times[places], &at)
     }
@@ -316,6 +322,7 @@ impl Evaluation {
         if let Some(ttl) = self.exec.view.as_ref().and_then(|v| v.ttl) {
             self.expire(&mut found, first, ttl);
         }
+        self.matches.add(found.iter().flatten().count());
         let row = |place: Option<usize>| place.map(|p| self.events.rows[p]);
         let rows: UInt32Array = found.into_iter().map(row).collect();
         let payload = match &self.exec.view {
