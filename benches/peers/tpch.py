@@ -3,7 +3,8 @@
 Usage: python3 tpch.py FEATURECTL [--rounds N]
 Needs the virtual environment of run.py, adds tpchgen-cli and datafusion to it, and makes the data by tpchgen. Two threads
 each. A query of featurectl is a process of its own, whose start and check count; the peers' queries are timed inside of
-one process. First the results are compared, floats to 1e-9. Prints medians and ratios.
+one warm process. Then each engine runs all 22 once in a process of its own. First the results are compared, floats to
+1e-9. Prints medians.
 """
 import argparse
 import csv
@@ -33,6 +34,7 @@ else:
     run = lambda q: [tuple(r.values()) for b in c.sql(q).collect() for r in b.to_pylist()]
 for number, query in enumerate(queries, 1):
     run(query)
+    if not rounds: continue
     for _ in range(rounds):
         began = time.time(); rows = run(query); print(number, time.time() - began)
     with open(f"{{engine}}_{{number}}.csv", "w") as f:
@@ -61,7 +63,7 @@ def main():
     folder = f"{CACHE}/tpch"
     if not os.path.exists(f"{folder}/supplier.parquet"):
         os.makedirs(folder, exist_ok=True)
-        subprocess.check_call([f"{CACHE}/venv/bin/tpchgen-cli", "-s", "1", "--format", "parquet", "--output-dir", folder])
+        subprocess.check_call([f"{CACHE}/venv/bin/tpchgen-cli", "parquet", "-s", "1", "--output-dir", folder])
     queries = [q.strip() for q in re.split(r"^-- \d+$", open(f"{HERE}/tpch.sql").read(), flags=re.M)[1:]]
     open(f"{folder}/queries.txt", "w").write("\0".join(queries))
     open(f"{folder}/two.toml", "w").write("[profile.default]\nthreads = 2\n")
@@ -92,6 +94,17 @@ def main():
     for number in range(1, 23):
         print(f"{number:>5}" + "".join(f"{medians[n][number]:>21.3f}" for n in names))
     print("  sum" + "".join(f"{sum(medians[n].values()):>21.3f}" for n in names))
+    open(f"{folder}/all.sql", "w").write(tables + "".join(f"{q};\n" for q in queries))
+    whole = {n: [] for n in names}
+    for turn in range(args.rounds):
+        for name in names:
+            command = [PYTHON, "-c", PEER.format(tables=TABLES, pushdown=str(name.endswith("pushdown")).lower()), name.split()[0], "0"]
+            if name == "featurectl":
+                command = [binary, "run", "all.sql", "-o", "csv", "--config", "two.toml"]
+            began = time.time()
+            subprocess.run(command, cwd=folder, capture_output=True, check=True)
+            whole[name].append(time.time() - began)
+    print("  all" + "".join(f"{statistics.median(whole[n]):>21.3f}" for n in names))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,6 @@ fn config(options: &LocalOptions) -> Result<SessionConfig> {
         .set_bool("datafusion.sql_parser.collect_spans", true)
         .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
-        .set_bool("datafusion.execution.parquet.pushdown_filters", true)
         .set_str("datafusion.execution.parquet.compression", "snappy");
     if let Some(threads) = options.threads {
         config = config.with_target_partitions(threads);
