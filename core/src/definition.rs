@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Query;
 
-use crate::aggregate::{Aggregator, Events};
+use crate::aggregate::{Aggregator, Events, Memo};
 use crate::sql::Algorithm;
 use crate::{Error, Result};
 
@@ -116,6 +116,7 @@ impl AggregateCall {
         view: &FeatureView,
         events: &[ArrayRef],
         time: &[Micros],
+        memo: Option<&Memo>,
         f: impl FnOnce(&Events<'_>) -> Result<T>,
     ) -> Result<T> {
         let args: Vec<_> = self.args.iter().map(|c| Arc::clone(&events[*c])).collect();
@@ -124,6 +125,7 @@ impl AggregateCall {
             time,
             sequence: view.sequence_column().map(|c| &events[c]),
             filter: self.filter.map(|c| events[c].as_boolean()),
+            memo,
         })
     }
 }

@@ -51,7 +51,7 @@ impl Aggregation for Bucketed {
             return Err(Error::internal("a bucketed aggregation without a bucket"));
         };
         let rows: Vec<_> = (0..events.time.len()).map(|row| row..row + 1).collect();
-        let partials = self.inner.fold(&Events { args, filter: None, ..*events }, &rows)?;
+        let partials = self.inner.fold(&Events { args, filter: None, memo: None, ..*events }, &rows)?;
         let one = |(bucket, partial): (Option<Box<[u8]>>, Vec<u8>)| {
             let bucket = bucket.filter(|_| !partial.is_empty())?;
             Some(BTreeMap::from([(bucket, partial)]))

@@ -4,27 +4,105 @@
 //!  counts, exact sums    prefix[i] = Σ of the first i rows       a window is prefix[end] − prefix[start]
 //!  min, max              minima of blocks of 16, and of 16 blocks  a window is two look-ups of each level
 //! ```
-//! All work for all windows of a view is done on one index, so further windows cost only their look-ups. Subtraction is
+//! All work for all windows of a view is done on one index, so further windows cost only their look-ups, and what
+//! several aggregations need of the same argument is made once. Subtraction is
 //! used only where it is exact: for counts, for integers, and for floats as integers of a common unit.
 
+use std::any::Any;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, Float64Array};
-use arrow::buffer::BooleanBuffer;
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array};
+use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 
 use super::Events;
+use super::sum::floats;
+use crate::Result;
+
+/// What several aggregations over the same events share: which rows count, how many do in each range, and their sums.
+#[derive(Debug, Default)]
+pub(crate) struct Memo(Mutex<Vec<(Key, Arc<dyn Any + Send + Sync>)>>);
+
+/// What it is, and the addresses of the argument, the filter and the ranges that it is of.
+type Key = (&'static str, usize, usize, usize);
+
+/// Makes something of an argument, the filter and ranges, or takes it from the memo.
+fn shared<T: Send + Sync + 'static>(
+    events: &Events<'_>,
+    what: &'static str,
+    arg: Option<&ArrayRef>,
+    ranges: &[Range<usize>],
+    make: impl FnOnce() -> Result<T>,
+) -> Result<Arc<T>> {
+    let Some(memo) = events.memo else { return make().map(Arc::new) };
+    let arg = arg.map_or(0, |a| Arc::as_ptr(a).cast::<()>() as usize);
+    let filter = events.filter.map_or(0, |f| std::ptr::from_ref(f) as usize);
+    let key = (what, arg, filter, ranges.as_ptr() as usize);
+    let known = |memo: &Memo| {
+        let found = memo.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.iter().find(|(k, _)| *k == key).and_then(|(_, v)| Arc::clone(v).downcast().ok())
+    };
+    if let Some(known) = known(memo) {
+        return Ok(known);
+    }
+    let made = Arc::new(make()?);
+    memo.0.lock().unwrap_or_else(PoisonError::into_inner).push((key, Arc::clone(&made) as _));
+    Ok(made)
+}
 
 /// Which rows count: not NULL in `arg`, and true in the filter. `None`: all of them.
 pub(super) fn counted(events: &Events<'_>, arg: Option<&ArrayRef>) -> Option<BooleanBuffer> {
-    let valid = arg.and_then(|a| a.logical_nulls()).map(|n| n.into_inner());
-    let chosen = events.filter.map(|f| match f.nulls() {
-        Some(nulls) => f.values() & nulls.inner(),
-        None => f.values().clone(),
-    });
-    match (valid, chosen) {
-        (Some(valid), Some(chosen)) => Some(&valid & &chosen),
+    both(arg.and_then(|a| a.logical_nulls()).map(|n| n.into_inner()), events.filter.map(truth))
+}
+
+/// Where a condition is true, not false or NULL.
+pub(super) fn truth(condition: &BooleanArray) -> BooleanBuffer {
+    match condition.nulls() {
+        Some(nulls) => condition.values() & nulls.inner(),
+        None => condition.values().clone(),
+    }
+}
+
+pub(super) fn both(one: Option<BooleanBuffer>, other: Option<BooleanBuffer>) -> Option<BooleanBuffer> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(&one & &other),
         (one, other) => one.or(other),
     }
+}
+
+/// How many rows of each range count, and which ranges have none, as the NULLs of a result.
+pub(super) struct Seen {
+    pub(super) counts: Vec<u32>,
+    pub(super) nulls: Option<NullBuffer>,
+}
+
+impl Seen {
+    pub(super) fn new(events: &Events<'_>, arg: Option<&ArrayRef>, ranges: &[Range<usize>]) -> Result<Arc<Self>> {
+        shared(events, "seen", arg, ranges, || {
+            let counts = shared(events, "counts", arg, &[], || Ok(Counts::new(counted(events, arg).as_ref())))?;
+            Ok(Self::from_counts(&counts, ranges))
+        })
+    }
+
+    pub(super) fn from_counts(counts: &Counts, ranges: &[Range<usize>]) -> Self {
+        let counts: Vec<u32> = ranges.iter().map(|r| counts.of(r)).collect();
+        let nulls = NullBuffer::new(BooleanBuffer::collect_bool(counts.len(), |i| counts[i] > 0));
+        Self { counts, nulls: Some(nulls).filter(|n| n.null_count() > 0) }
+    }
+}
+
+/// The exact sum of the counted floats of each range, 0 for none; `None` if these floats have no exact sums.
+pub(super) fn float_sums(
+    events: &Events<'_>,
+    arg: &ArrayRef,
+    ranges: &[Range<usize>],
+) -> Result<Option<ScalarBuffer<f64>>> {
+    let sums = shared(events, "float sums", Some(arg), &[], || {
+        Ok(Sums::of_floats(&floats(arg)?, counted(events, Some(arg)).as_ref()))
+    })?;
+    let Some(sums) = sums.as_ref() else { return Ok(None) };
+    let values = || Ok(ScalarBuffer::from(ranges.iter().map(|r| sums.value(r)).collect::<Vec<f64>>()));
+    shared(events, "float sums of ranges", Some(arg), ranges, values).map(|values| Some(values.as_ref().clone()))
 }
 
 /// How many rows of a range count: a bit a row, and how many of them are set before each word of 64.
@@ -41,13 +119,13 @@ impl Counts {
         Self(counted.map(index))
     }
 
-    pub(super) fn of(&self, range: &Range<usize>) -> u64 {
-        let Some((words, before)) = &self.0 else { return range.len() as u64 };
+    pub(super) fn of(&self, range: &Range<usize>) -> u32 {
+        let Some((words, before)) = &self.0 else { return range.len() as u32 };
         let rank = |row: usize| match row % 64 {
             0 => before[row / 64],
             bits => before[row / 64] + (words[row / 64] << (64 - bits)).count_ones(),
         };
-        u64::from(rank(range.end) - rank(range.start))
+        rank(range.end) - rank(range.start)
     }
 }
 

@@ -33,6 +33,7 @@ use arrow::datatypes::DataType;
 
 pub(crate) use functions::retractable;
 pub use functions::{AggregateFunction, Arg, Functions};
+pub(crate) use kernels::Memo;
 
 use crate::Result;
 use crate::definition::Micros;
@@ -49,6 +50,8 @@ pub struct Events<'a> {
     pub sequence: Option<&'a ArrayRef>,
     /// Rows where this is not true do not take part.
     pub filter: Option<&'a BooleanArray>,
+    /// What several aggregations over these columns share, where they are called one after the other.
+    pub(crate) memo: Option<&'a Memo>,
 }
 
 /// An aggregation function over typed partials. Implement this to bring one of your own.

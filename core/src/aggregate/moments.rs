@@ -237,6 +237,7 @@ mod tests {
             time: &[0; 100_000],
             sequence: None,
             filter: None,
+            memo: None,
         };
         let all = variance.lift(&events).unwrap().into_iter().flatten().reduce(|mut a, b| {
             variance.merge(&mut a, &b);

@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, DynComparator, Float64Array, Int64Array, UInt64Array, make_comparator};
-use arrow::buffer::BooleanBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::double_double::Reader;
-use super::kernels::{Counts, Minima, counted};
+use super::kernels::{Minima, Seen, counted};
 use super::{Aggregation, Events};
 use crate::{Result, ordered};
 
@@ -39,9 +39,11 @@ impl Aggregation for Extreme {
         if let Some(counted) = &counted {
             rows.iter_mut().zip(counted).filter(|(_, counts)| !counts).for_each(|(key, _)| *key = i64::MAX);
         }
-        let (minima, counts) = (Minima::new(rows), Counts::new(counted.as_ref()));
-        let one = |r: &Range<usize>| (counts.of(r) > 0).then(|| minima.of(r));
-        let values = |r: &&[Range<usize>]| keys.values(r.iter().map(one));
+        let minima = Minima::new(rows);
+        let values = |r: &&[Range<usize>]| {
+            let seen = Seen::new(events, Some(&events.args[0]), r)?;
+            keys.values(r.iter().map(|r| minima.of(r)), seen.nulls.clone())
+        };
         ranges.iter().map(values).collect::<Result<_>>().map(Some)
     }
 
@@ -96,13 +98,13 @@ impl<'a> Keys<'a> {
         })
     }
 
-    fn values(&self, keys: impl Iterator<Item = Option<i64>>) -> Result<ArrayRef> {
-        let turn = |key: i64| if self.max { !key } else { key };
-        let keys = keys.map(|k| k.map(turn));
+    fn values(&self, keys: impl Iterator<Item = i64>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+        let keys = keys.map(|key| if self.max { !key } else { key });
         let values: ArrayRef = if self.float {
-            Arc::new(keys.map(|k| k.map(|k| f64::from_bits(float_key(k) as u64))).collect::<Float64Array>())
+            let values: Vec<f64> = keys.map(|k| f64::from_bits(float_key(k) as u64)).collect();
+            Arc::new(Float64Array::new(values.into(), nulls))
         } else {
-            Arc::new(keys.collect::<Int64Array>())
+            Arc::new(Int64Array::new(keys.collect::<Vec<_>>().into(), nulls))
         };
         Ok(cast(&values, self.data_type)?)
     }

@@ -35,7 +35,7 @@ impl Aggregation for Retractable {
         };
         let retract = retract.as_boolean();
         let rows: Vec<_> = (0..events.time.len()).map(|row| row..row + 1).collect();
-        let partials = self.0.fold(&Events { args, filter: None, ..*events }, &rows)?;
+        let partials = self.0.fold(&Events { args, filter: None, memo: None, ..*events }, &rows)?;
         let one = |(row, partial): (usize, Vec<u8>)| match partial.is_empty() {
             true => Ok(None),
             false if retract.is_valid(row) && retract.value(row) => Ok(Some((-1, self.0.invert(&partial)?))),

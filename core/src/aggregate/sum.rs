@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt64Array};
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 
 use super::double_double::{DoubleDouble, Reader};
-use super::kernels::{Counts, Sums, counted};
+use super::kernels::{Counts, Seen, Sums, both, counted, float_sums, truth};
 use super::{Aggregation, Events};
 use crate::{Error, Result};
 
@@ -30,11 +31,8 @@ impl Aggregation for Count {
     }
 
     fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
-        let counts = Counts::new(counted(events, events.args.first()).as_ref());
-        let values = |r: &&[Range<usize>]| {
-            Arc::new(Int64Array::from_iter_values(r.iter().map(|r| counts.of(r) as i64))) as ArrayRef
-        };
-        Ok(Some(ranges.iter().map(values).collect()))
+        let values = |r: &&[Range<usize>]| Ok(counts(&*Seen::new(events, events.args.first(), r)?));
+        ranges.iter().map(values).collect::<Result<_>>().map(Some)
     }
 
     fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
@@ -58,6 +56,10 @@ impl Aggregation for Count {
     }
 }
 
+fn counts(seen: &Seen) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(seen.counts.iter().map(|n| i64::from(*n))))
+}
+
 /// `count_if(condition)`: the events for which it is true.
 #[derive(Debug)]
 pub(super) struct CountIf;
@@ -71,6 +73,12 @@ impl Aggregation for CountIf {
 
     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<u64>>> {
         Ok(events.args[0].as_boolean().iter().map(|v| (v == Some(true)).then_some(1)).collect())
+    }
+
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        let true_ones = both(Some(truth(events.args[0].as_boolean())), events.filter.map(truth));
+        let index = Counts::new(true_ones.as_ref());
+        Ok(Some(ranges.iter().map(|r| counts(&Seen::from_counts(&index, r))).collect()))
     }
 
     fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
@@ -128,10 +136,18 @@ impl Aggregation for SumInt {
             let values = values.as_primitive::<Int64Type>().values();
             Sums::of_integers(rows.map(|row| if counts(row) { values[row].into() } else { 0 }))
         };
-        let counts = Counts::new(counted.as_ref());
-        let one = |r: &Range<usize>| (counts.of(r) > 0).then(|| sums.units(r));
-        let values = |r: &&[Range<usize>]| self.finish(&r.iter().map(one).collect::<Vec<_>>());
-        ranges.iter().map(values).collect::<Result<_>>().map(Some)
+        let one = |r: &&[Range<usize>]| {
+            let nulls = Seen::new(events, Some(&events.args[0]), r)?.nulls.clone();
+            let units = r.iter().map(|r| sums.units(r));
+            Ok::<ArrayRef, Error>(if self.unsigned {
+                let values = units.map(u64::try_from).collect::<Result<Vec<_>, _>>().map_err(overflow)?;
+                Arc::new(UInt64Array::new(values.into(), nulls))
+            } else {
+                let values = units.map(i64::try_from).collect::<Result<Vec<_>, _>>().map_err(overflow)?;
+                Arc::new(Int64Array::new(values.into(), nulls))
+            })
+        };
+        ranges.iter().map(one).collect::<Result<_>>().map(Some)
     }
 
     fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
@@ -143,7 +159,6 @@ impl Aggregation for SumInt {
     }
 
     fn finish(&self, partials: &[Option<i128>]) -> Result<ArrayRef> {
-        let overflow = |_| Error::data("sum of integers overflows 64 bits: cast the argument to DOUBLE");
         Ok(if self.unsigned {
             let narrow = |p: &Option<i128>| p.map(u64::try_from).transpose();
             Arc::new(partials.iter().map(narrow).collect::<Result<UInt64Array, _>>().map_err(overflow)?)
@@ -162,6 +177,10 @@ impl Aggregation for SumInt {
     }
 }
 
+fn overflow(_: std::num::TryFromIntError) -> Error {
+    Error::data("sum of integers overflows 64 bits: cast the argument to DOUBLE")
+}
+
 /// `sum` of floats.
 #[derive(Debug)]
 pub(super) struct SumFloat;
@@ -178,7 +197,7 @@ impl Aggregation for SumFloat {
     }
 
     fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
-        exact(events, ranges, |sum, _| sum)
+        exact(events, ranges, |sums, _| sums)
     }
 
     fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
@@ -218,7 +237,9 @@ impl Aggregation for Avg {
     }
 
     fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
-        exact(events, ranges, |sum, n| sum / n as f64)
+        exact(events, ranges, |sums, counts| {
+            sums.iter().zip(counts).map(|(sum, n)| sum / f64::from(*n)).collect::<Vec<_>>().into()
+        })
     }
 
     fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
@@ -245,21 +266,20 @@ impl Aggregation for Avg {
     }
 }
 
-/// A value of the exact sum and the count of each range, if these floats have exact sums.
+/// The values made of the exact sums and the counts of the ranges, if these floats have exact sums.
 fn exact(
     events: &Events<'_>,
     ranges: &[&[Range<usize>]],
-    value: impl Fn(f64, u64) -> f64,
+    value: impl Fn(ScalarBuffer<f64>, &[u32]) -> ScalarBuffer<f64>,
 ) -> Result<Option<Vec<ArrayRef>>> {
-    let counted = counted(events, Some(&events.args[0]));
-    let Some(sums) = Sums::of_floats(&floats(&events.args[0])?, counted.as_ref()) else { return Ok(None) };
-    let counts = Counts::new(counted.as_ref());
-    let one = |r: &Range<usize>| match counts.of(r) {
-        0 => None,
-        n => Some(value(sums.value(r), n)),
+    let arg = &events.args[0];
+    let one = |r: &&[Range<usize>]| {
+        let Some(sums) = float_sums(events, arg, r)? else { return Ok(None) };
+        let seen = Seen::new(events, Some(arg), r)?;
+        let values = value(sums, &seen.counts);
+        Ok(Some(Arc::new(Float64Array::new(values, seen.nulls.clone())) as ArrayRef))
     };
-    let values = |r: &&[Range<usize>]| Arc::new(r.iter().map(one).collect::<Float64Array>()) as ArrayRef;
-    Ok(Some(ranges.iter().map(values).collect()))
+    ranges.iter().map(one).collect()
 }
 
 /// Any numeric column as doubles.

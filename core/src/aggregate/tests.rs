@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano};
 use datafusion::common::ScalarValue;
 use proptest::prelude::*;
 
-use super::{Aggregator, Arg, Events, Functions};
+use super::{Aggregator, Arg, Events, Functions, Memo};
 
 /// The arguments that every built-in function is tried with.
 fn calls() -> Vec<(String, Vec<&'static str>)> {
@@ -183,7 +183,8 @@ fn partials_keep_their_layout() {
     for (name, args) in calls() {
         let (arrays, bound) = columns.args(&args);
         let f = Functions::default().get(&name).expect("a function").bind(&bound).expect("it fits");
-        let events = Events { args: &arrays, time: &columns.time, sequence: Some(&columns.sequence), filter: None };
+        let events =
+            Events { args: &arrays, time: &columns.time, sequence: Some(&columns.sequence), filter: None, memo: None };
         let all = 0..columns.time.len();
         let partial = f.fold(&events, std::slice::from_ref(&all)).expect("a partial").remove(0);
         let value = f.windows(&events, &[&[all]], &[9]).expect("a value").remove(0);
@@ -216,6 +217,7 @@ proptest! {
         ends.sort_unstable();
         let ranges: Vec<Range<usize>> = starts.into_iter().zip(ends).map(|(a, b)| a.min(b)..b).collect();
         let at: Vec<i64> = (12..12 + ranges.len() as i64).collect();
+        let memo = Memo::default();
         for (name, args) in calls() {
             let (arrays, args) = columns.args(&args);
             let f = Functions::default().get(&name).expect("a function").bind(&args).expect("it fits");
@@ -224,6 +226,7 @@ proptest! {
                 time: &columns.time,
                 sequence: sequenced.then_some(&columns.sequence),
                 filter: filtered.then_some(&columns.filter),
+                memo: Some(&memo),
             };
             let direct = f.windows(&events, &[&ranges], &at).expect("values").remove(0);
             prop_assert_eq!(direct.data_type(), &f.return_type());
@@ -249,7 +252,7 @@ proptest! {
             let Ok(signed) = super::retractable(&name, Arc::clone(&f)) else { continue };
             tried += 1;
             arrays.push(Arc::clone(&retract));
-            let events = |args, time| Events { args, time, sequence: None, filter: None };
+            let events = |args, time| Events { args, time, sequence: None, filter: None, memo: None };
             let wanted = left.args(&args).0;
             let wanted = f.windows(&events(&wanted, &left.time), &[&[0..left.time.len()]], &at).expect("values").remove(0);
             let (events, range) = (events(&arrays, &all.time), 0..all.time.len());

@@ -31,6 +31,7 @@ use super::bounds::within_reach;
 use super::node::{AsOfNode, MatchOp};
 use super::sweep;
 use super::time::{ordinals, to_micros};
+use crate::aggregate::Memo;
 use crate::definition::{Feature, FeatureSource, FeatureView, Window};
 use crate::grouped::{Keys, Order, concatenate};
 use crate::partition::{Input, Rows, columns, evaluate_by_key};
@@ -398,6 +399,7 @@ fn features(
     times: &[i64],
     at: &[i64],
 ) -> Result<Vec<ArrayRef>> {
+    let memo = Memo::default();
     let mut out: Vec<Option<ArrayRef>> = vec![None; view.features.len()];
     for (index, call) in view.aggregates.iter().enumerate() {
         let mine = |(i, f): (usize, &Feature)| match f.source {
@@ -407,7 +409,7 @@ fn features(
         let features: Vec<_> = view.features.iter().enumerate().filter_map(mine).collect();
         let wanted: Vec<_> =
             features.iter().filter_map(|(_, w)| windows.binary_search(w).ok().map(|i| ranges[i].as_slice())).collect();
-        let values = call.over(view, events, times, |input| call.function.windows(input, &wanted, at))?;
+        let values = call.over(view, events, times, Some(&memo), |input| call.function.windows(input, &wanted, at))?;
         for ((feature, _), values) in features.iter().zip(values) {
             out[*feature] = Some(values);
         }

@@ -83,7 +83,7 @@ impl Program {
             let ranges: Vec<_> = tiles.iter().map(|(_, r)| r.clone()).collect();
             let mut partials = vec![vec![FORMAT]; tiles.len()];
             for call in level.aggregates.iter().map(|a| &self.aggregates[*a]) {
-                let folded = call.over(view, events, times, |input| call.function.fold(input, &ranges))?;
+                let folded = call.over(view, events, times, None, |input| call.function.fold(input, &ranges))?;
                 for (tile, partial) in partials.iter_mut().zip(folded) {
                     tile.extend((partial.len() as u32).to_le_bytes());
                     tile.extend(partial);
