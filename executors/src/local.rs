@@ -20,7 +20,7 @@ use featurectl_core::tile::TilePlanner;
 /// How much of the machine a session takes.
 #[derive(Debug, Clone, Default)]
 pub struct LocalOptions {
-    /// Threads and partitions; `None`: one a core.
+    /// Threads that the plan is cut for, into twice as many partitions; `None`: one a core.
     pub threads: Option<usize>,
     /// Bytes that operators may hold before they spill or fail; `None`: no limit.
     pub memory_bytes: Option<usize>,
@@ -54,17 +54,18 @@ pub fn local(
 /// The settings that must be the same wherever the dialect is planned. Strings are `Utf8` everywhere, since view types
 /// do not cross a cluster's shuffle.
 fn config(options: &LocalOptions) -> Result<SessionConfig> {
-    let mut config = SessionConfig::new()
+    let config = SessionConfig::new()
         .with_information_schema(true)
         .set_bool("datafusion.sql_parser.collect_spans", true)
         .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_str("datafusion.execution.parquet.compression", "snappy");
-    if let Some(threads) = options.threads {
-        config = config.with_target_partitions(threads);
-    }
-    Ok(config)
+    let threads = options.threads.unwrap_or_else(|| config.target_partitions());
+    Ok(config.with_target_partitions(threads.max(1) * PARTITIONS_PER_THREAD))
 }
+
+/// More partitions than threads keep all threads busy when keys are skewed, and are each smaller.
+const PARTITIONS_PER_THREAD: usize = 2;
 
 struct Planner(Vec<SharedExtensionPlanner>);
 

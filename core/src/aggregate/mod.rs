@@ -203,47 +203,71 @@ impl<A: Aggregation> Typed<A> {
         Ok(merged)
     }
 
-    /// Sliding windows by two stacks (Tangwongsan, Hirzel, Schneider: "Low-latency sliding-window aggregation in
-    /// worst-case constant time", DEBS 2017, the amortized variant): the older half of the window is kept as suffix
-    /// partials, the newer half as one running partial, so each row is merged a constant number of times and nothing
-    /// is ever subtracted.
-    fn slide(&self, lifted: &[Option<A::Partial>], ranges: &[Range<usize>]) -> Vec<Option<A::Partial>> {
-        let (mut low, mut high) = (0, 0);
-        let mut suffixes: Vec<Option<A::Partial>> = Vec::new();
-        let mut running: Option<A::Partial> = None;
-        let mut out = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            if range.start >= high {
-                (low, high, running) = (range.start, range.start, None);
-                suffixes.clear();
+    /// The merge of the rows of each range.
+    fn ranges(&self, blocks: &[Level<A::Partial>], ranges: &[Range<usize>]) -> Vec<Option<A::Partial>> {
+        let mut out: Vec<Option<A::Partial>> = Vec::with_capacity(ranges.len());
+        for (i, range) in ranges.iter().enumerate() {
+            match i.checked_sub(1).filter(|last| ranges[*last] == *range) {
+                Some(last) => out.push(out[last].clone()),
+                None => out.push(self.range(blocks, range)),
             }
-            while high < range.end {
-                self.merge_into(&mut running, lifted[high].as_ref());
-                high += 1;
-            }
-            while low < range.start {
-                if suffixes.is_empty() {
-                    suffixes = self.suffixes(&lifted[low..high]);
-                    running = None;
-                }
-                suffixes.pop();
-                low += 1;
-            }
-            let older = suffixes.last().and_then(Option::as_ref);
-            out.push(self.merged(older, running.as_ref()));
         }
         out
     }
 
-    /// `out[i]` is the merge of the last `i + 1` partials.
-    fn suffixes(&self, partials: &[Option<A::Partial>]) -> Vec<Option<A::Partial>> {
-        let mut out: Vec<Option<A::Partial>> = Vec::with_capacity(partials.len());
-        for partial in partials.iter().rev() {
-            let merged = self.merged(partial.as_ref(), out.last().and_then(Option::as_ref));
-            out.push(merged);
+    fn range(&self, blocks: &[Level<A::Partial>], range: &Range<usize>) -> Option<A::Partial> {
+        let (mut low, mut high, mut merged) = (range.start, range.end, None);
+        for level in blocks {
+            if low >= high {
+                break;
+            }
+            if low / BLOCK == (high - 1) / BLOCK {
+                level.rows[low..high].iter().for_each(|p| self.merge_into(&mut merged, p.as_ref()));
+                break;
+            }
+            self.merge_into(&mut merged, level.from[low].as_ref());
+            self.merge_into(&mut merged, level.up_to[high - 1].as_ref());
+            // The blocks between those of the first and the last row.
+            (low, high) = (low / BLOCK + 1, (high - 1) / BLOCK);
         }
-        out
+        merged
     }
+
+    /// Blocks of 16 rows, in each the merges from its start and to its end, and the same again over the blocks, so that
+    /// any range is a few merges, and all windows share them. Nothing is ever subtracted.
+    fn blocks(&self, rows: Vec<Option<A::Partial>>) -> Vec<Level<A::Partial>> {
+        let mut levels = vec![self.level(rows)];
+        while let Some(last) = levels.last().filter(|l| l.rows.len() > BLOCK) {
+            let next = self.level(last.from.iter().step_by(BLOCK).cloned().collect());
+            levels.push(next);
+        }
+        levels
+    }
+
+    fn level(&self, rows: Vec<Option<A::Partial>>) -> Level<A::Partial> {
+        let mut up_to: Vec<Option<A::Partial>> = Vec::with_capacity(rows.len());
+        for (i, row) in rows.iter().enumerate() {
+            let before = i.checked_sub(1).filter(|_| i % BLOCK > 0).and_then(|i| up_to[i].as_ref());
+            let merged = self.merged(before, row.as_ref());
+            up_to.push(merged);
+        }
+        let mut from = rows.clone();
+        for i in (1..rows.len()).rev().filter(|i| i % BLOCK > 0) {
+            from[i - 1] = self.merged(rows[i - 1].as_ref(), from[i].as_ref());
+        }
+        Level { rows, up_to, from }
+    }
+}
+
+const BLOCK: usize = 16;
+
+/// Partials of rows, or of blocks of the level before.
+struct Level<P> {
+    rows: Vec<Option<P>>,
+    /// The merge of the block up to and with this one.
+    up_to: Vec<Option<P>>,
+    /// The merge of the block from this one on.
+    from: Vec<Option<P>>,
 }
 
 impl<A: Aggregation> Aggregator for Typed<A> {
@@ -259,8 +283,8 @@ impl<A: Aggregation> Aggregator for Typed<A> {
         if let Some(values) = self.0.windows(events, ranges)? {
             return Ok(values);
         }
-        let lifted = self.lift(events)?;
-        ranges.iter().map(|ranges| self.0.finish_at(&self.slide(&lifted, ranges), at)).collect()
+        let blocks = self.blocks(self.lift(events)?);
+        ranges.iter().map(|ranges| self.0.finish_at(&self.ranges(&blocks, ranges), at)).collect()
     }
 
     fn fold(&self, events: &Events<'_>, ranges: &[Range<usize>]) -> Result<Vec<Vec<u8>>> {
