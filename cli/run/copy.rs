@@ -114,8 +114,9 @@ impl Run<'_> {
     }
 }
 
-/// The session's settings for the format, changed by the statement's `OPTIONS`. Floats get no dictionary, which costs
-/// much time and rarely saves room, unless the statement asks for it.
+/// The session's settings for the format, changed by the statement's `OPTIONS`. Numbers and times get no
+/// dictionary, which costs much time and rarely saves room, and integers are written as differences of few bits, unless
+/// the statement asks for something else.
 fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
     let mut options = ctx.state().default_table_options();
     options.set_config_format(match copy.format.as_str() {
@@ -123,9 +124,13 @@ fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
         "json" => ConfigFileType::JSON,
         _ => ConfigFileType::PARQUET,
     });
-    for field in copy.plan.schema().fields().iter().filter(|f| f.data_type().is_floating()) {
-        let column = options.parquet.column_specific_options.entry(field.name().clone()).or_default();
-        column.dictionary_enabled = Some(false);
+    for field in copy.plan.schema().fields() {
+        let float = field.data_type().is_floating();
+        if float || field.data_type().is_integer() || field.data_type().is_temporal() {
+            let column = options.parquet.column_specific_options.entry(field.name().clone()).or_default();
+            column.dictionary_enabled = Some(false);
+            column.encoding = (!float).then(|| "delta_binary_packed".into());
+        }
     }
     for (key, value) in &copy.options {
         let key = if key.starts_with("format.") { key.clone() } else { format!("format.{key}") };

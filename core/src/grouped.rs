@@ -9,9 +9,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, new_empty_array, new_null_array};
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, new_empty_array, new_null_array};
+use arrow::compute::{concat, max, min};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::internal_err;
 use datafusion::error::Result;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
@@ -21,42 +21,93 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 const NONE: u32 = u32::MAX;
 
 /// Numbers the keys in order of first sight.
-pub(crate) struct Keys {
-    /// `None` if there are no key columns: all rows are one group.
-    values: Option<Box<dyn GroupValues>>,
-    scratch: Vec<usize>,
+pub(crate) enum Keys {
+    /// There are no key columns: all rows are one group.
+    One,
+    /// Integers that lie close together: the group of each, from the least on.
+    Dense {
+        least: i64,
+        groups: Vec<u32>,
+        count: u32,
+    },
+    Any {
+        values: Box<dyn GroupValues>,
+        scratch: Vec<usize>,
+    },
 }
 
 impl Keys {
-    pub(crate) fn new<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Result<Self> {
+    /// For keys of these types, and these values: `batches` are all that will be seen.
+    pub(crate) fn new<'a>(
+        types: impl IntoIterator<Item = &'a DataType>,
+        batches: impl Iterator<Item = &'a Vec<ArrayRef>>,
+    ) -> Result<Self> {
         let fields: Vec<_> =
             types.into_iter().enumerate().map(|(i, t)| Field::new(format!("k{i}"), t.clone(), true)).collect();
-        let values = match fields.is_empty() {
-            true => None,
-            false => Some(new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?),
-        };
-        Ok(Self { values, scratch: Vec::new() })
+        if fields.is_empty() {
+            return Ok(Self::One);
+        }
+        if let [field] = fields.as_slice()
+            && field.data_type() == &DataType::Int64
+            && let Some((least, len)) = dense(batches)
+        {
+            return Ok(Self::Dense { least, groups: vec![NONE; len], count: 0 });
+        }
+        let values = new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?;
+        Ok(Self::Any { values, scratch: Vec::new() })
     }
 
     /// How many groups there are.
     pub(crate) fn len(&self) -> usize {
-        self.values.as_ref().map_or(1, |v| v.len())
+        match self {
+            Self::One => 1,
+            Self::Dense { count, .. } => *count as usize,
+            Self::Any { values, .. } => values.len(),
+        }
     }
 
     /// Appends the group of each of `rows` rows to `out`; a row with a NULL key belongs to none.
     pub(crate) fn intern(&mut self, keys: &[ArrayRef], rows: usize, out: &mut Vec<u32>) -> Result<()> {
-        let Some(values) = &mut self.values else {
-            out.resize(out.len() + rows, 0);
-            return Ok(());
-        };
-        values.intern(keys, &mut self.scratch)?;
         let first = out.len();
-        out.extend(self.scratch.iter().map(|g| *g as u32));
-        for nulls in keys.iter().filter_map(|k| k.logical_nulls()) {
-            out[first..].iter_mut().zip(&nulls).filter(|(_, valid)| !valid).for_each(|(group, _)| *group = NONE);
+        match self {
+            Self::One => out.resize(first + rows, 0),
+            Self::Dense { least, groups, count } => {
+                let values = keys[0].as_primitive::<Int64Type>();
+                out.extend(values.values().iter().enumerate().map(|(row, value)| {
+                    if values.is_null(row) {
+                        return NONE;
+                    }
+                    let group = &mut groups[value.wrapping_sub(*least) as usize];
+                    if *group == NONE {
+                        (*group, *count) = (*count, *count + 1);
+                    }
+                    *group
+                }));
+            }
+            Self::Any { values, scratch } => {
+                values.intern(keys, scratch)?;
+                out.extend(scratch.iter().map(|g| *g as u32));
+                for nulls in keys.iter().filter_map(|k| k.logical_nulls()) {
+                    let valid = out[first..].iter_mut().zip(&nulls);
+                    valid.filter(|(_, valid)| !valid).for_each(|(group, _)| *group = NONE);
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// The least key and how many there could be, if a table of them all is no larger than the rows.
+fn dense<'a>(batches: impl Iterator<Item = &'a Vec<ArrayRef>>) -> Option<(i64, usize)> {
+    let (mut least, mut most, mut rows) = (i64::MAX, i64::MIN, 0);
+    for keys in batches {
+        let values = keys[0].as_primitive::<Int64Type>();
+        rows += values.len();
+        least = least.min(min(values).unwrap_or(i64::MAX));
+        most = most.max(max(values).unwrap_or(i64::MIN));
+    }
+    let len = usize::try_from(most.checked_sub(least)?).ok()?.checked_add(1)?;
+    (len <= rows).then_some((least, len))
 }
 
 /// Where the rows of each group are.
@@ -156,11 +207,11 @@ mod tests {
 
     #[test]
     fn rows_are_grouped_by_key_and_ordered_by_time() {
-        let mut keys = Keys::new([&DataType::Utf8, &DataType::Int64]).unwrap();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec![Some("a"), Some("b"), None, Some("a"), Some("a"), Some("b")])),
             Arc::new(Int64Array::from(vec![Some(1), Some(1), Some(1), Some(1), None, Some(1)])),
         ];
+        let mut keys = Keys::new([&DataType::Utf8, &DataType::Int64], [&columns].into_iter()).unwrap();
         let mut of = Vec::new();
         keys.intern(&columns, 6, &mut of).unwrap();
         let order = Order::new(&of, &[vec![5, 9, 0].into(), vec![3, 0, 7].into()], keys.len()).unwrap();
@@ -170,8 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn keys_close_together_are_grouped_like_any_others() {
+        let near =
+            |far: i64| vec![Arc::new(Int64Array::from(vec![Some(-3), None, Some(0), Some(-3), Some(far)])) as ArrayRef];
+        for (keys, dense) in [(near(1), true), (near(i64::MAX), false), (near(2), false)] {
+            let mut found = Keys::new([&DataType::Int64], [&keys].into_iter()).unwrap();
+            assert_eq!(matches!(found, Keys::Dense { .. }), dense);
+            let mut of = Vec::new();
+            found.intern(&keys, 5, &mut of).unwrap();
+            assert_eq!((of[0] == of[3], of[0] == of[2], of[1], of[4] == of[2]), (true, false, NONE, false));
+        }
+    }
+
+    #[test]
     fn without_keys_there_is_one_group() {
-        let mut keys = Keys::new([]).unwrap();
+        let mut keys = Keys::new([], std::iter::empty()).unwrap();
         let mut of = Vec::new();
         keys.intern(&[], 3, &mut of).unwrap();
         let order = Order::new(&of, &[vec![3, 1, 2].into()], keys.len()).unwrap();

@@ -217,14 +217,19 @@ impl Evaluation {
         let Ok([left, right]) = <[Rows; 2]>::try_from(rows) else {
             return internal_err!("an as-of join has two inputs");
         };
-        let mut keys = Keys::new(key_types(&exec.left_keys, &exec.left)?.iter())?;
-        let mut groups_of = |exprs: &[Arc<dyn PhysicalExpr>], rows: &Rows| {
+        let keys_of = |exprs: &[_], rows: &Rows| rows.iter().map(|b| columns(exprs, b)).collect::<Result<Vec<_>>>();
+        let (left_keys, right_keys) = (keys_of(&exec.left_keys, &left)?, keys_of(&exec.right_keys, &right)?);
+        let types = key_types(&exec.left_keys, &exec.left)?;
+        let mut keys = Keys::new(&types, left_keys.iter().chain(&right_keys))?;
+        let mut groups_of = |key_columns: &[Vec<ArrayRef>], rows: &Rows| {
             let mut of = Vec::with_capacity(rows.iter().map(RecordBatch::num_rows).sum());
-            rows.iter().try_for_each(|b| keys.intern(&columns(exprs, b)?, b.num_rows(), &mut of))?;
+            let mut each = key_columns.iter().zip(rows);
+            each.try_for_each(|(columns, b)| keys.intern(columns, b.num_rows(), &mut of))?;
             Ok::<_, DataFusionError>((of, keys.len()))
         };
-        let (mut left_of, groups) = groups_of(&exec.left_keys, &left)?;
-        let (mut right_of, _) = groups_of(&exec.right_keys, &right)?;
+        let (mut left_of, groups) = groups_of(&left_keys, &left)?;
+        let (mut right_of, _) = groups_of(&right_keys, &right)?;
+        drop((left_keys, right_keys));
         let pieces = |expr, rows: &Rows| rows.iter().map(|b| column(expr, b)).collect::<Result<Vec<_>>>();
         let (at, time) = (pieces(&exec.left_time, &left)?, pieces(&exec.right_time, &right)?);
         let (at, time) = match exec.view {

@@ -254,10 +254,11 @@ impl Evaluation {
     pub(super) fn new(view: Arc<FeatureView>, rows: Vec<Rows>, target: usize) -> Result<Self> {
         let rows = rows.into_iter().flatten().collect();
         let schema = view.events.schema();
-        let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()))?;
         let events = concatenate(schema.as_arrow(), rows, 0)?;
+        let key_columns = events[..view.entity.len()].to_vec();
+        let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()), [&key_columns].into_iter())?;
         let mut of = Vec::new();
-        keys.intern(&events[..view.entity.len()], events[view.time_column()].len(), &mut of)?;
+        keys.intern(&key_columns, events[view.time_column()].len(), &mut of)?;
         let order = Order::new(&of, &[to_micros(&events[view.time_column()])?], keys.len())?;
         let program = Program::new(&view);
         Ok(Self { view, program, events, order, next: 0, target, ready: VecDeque::new() })
