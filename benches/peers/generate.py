@@ -1,8 +1,9 @@
 """Events and labels of the training-set task, by a seed.
 
-events: user_id (200,000 users, Zipf-like), ts (60 days, microseconds), amount (double, a tenth NULL), quantity (int),
+events: user_id (200,000 users, by Zipf's law), ts (60 days, microseconds), amount (double, a tenth NULL), quantity (int),
 flag (bool). labels: label_id, user_id, at. Usage: generate.py FOLDER EVENTS LABELS
 """
+import os
 import sys
 
 import numpy as np
@@ -15,8 +16,9 @@ DAY = 86_400_000_000
 
 
 def users(random, n):
-    """The square of a uniform number: the first 1 % of the users has a tenth of the rows."""
-    return (random.random(n) ** 2 * USERS).astype(np.int64)
+    """Zipf's law with exponent 1: the first user has 8 % of the rows, the first 1 % of the users have 64 %."""
+    weights = 1 / np.arange(1, USERS + 1)
+    return np.searchsorted(np.cumsum(weights) / weights.sum(), random.random(n)).astype(np.int64)
 
 
 def main(folder, events, labels):
@@ -30,6 +32,11 @@ def main(folder, events, labels):
         "flag": random.random(events) < 0.3,
     })
     pq.write_table(table, f"{folder}/events.parquet", row_group_size=1_000_000)
+    os.makedirs(f"{folder}/days", exist_ok=True)
+    ts = table["ts"].cast(pa.int64()).to_numpy()
+    for day in range(60):
+        low, high = np.searchsorted(ts, [START + day * DAY, START + (day + 1) * DAY])
+        pq.write_table(table.slice(low, high - low), f"{folder}/days/{day:02}.parquet")
     table = pa.table({
         "label_id": np.arange(labels),
         "user_id": users(random, labels),

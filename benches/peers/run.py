@@ -2,11 +2,14 @@
 
 Usage: python3 run.py FEATURECTL [--events N] [--labels N] [--rounds N] [--peer-rounds N] [--only NAME,...] [--spark]
 Makes its own virtual environment and data below ~/.cache/featurectl-peers, runs every engine as a process of its own on
-two threads, Parquet in and Parquet out, compares the results row by row, and prints a table of medians. PySpark is so
-much slower that it runs only with --spark.
+two threads, Parquet in and Parquet out: once to warm up, then the rounds. Compares the results row by row, prints a table
+of medians and draws training.svg. PySpark is so much slower that it runs only with --spark, on fewer rows.
 """
 import argparse
+import json
+import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -150,24 +153,21 @@ def main():
     if args.spark:
         scripts["spark training"] = SPARK_TRAINING
     runs = []
-    for name in ("training", "sawtooth", "hundred", "asof", "small"):
+    for name in ("training", "sawtooth", "hundred", "asof", "small", "one"):
         path = f"{folder}/{name}.sql"
         with open(path, "w") as f:
-            f.write(job("training" if name == "small" else name).replace("out_training", f"out_{name}"))
+            f.write(job("training" if name in ("small", "one") else name).replace("out_training", f"out_{name}"))
         config = f"{folder}/{name}.toml"
         with open(config, "w") as f:
-            f.write("[profile.default]\nthreads = 2\n" + ("memory_mb = 512\n" if name == "small" else ""))
-        runs.append((f"featurectl {name}", ["bash", "-c", f"rm -rf .featurectl out_{name}; exec {binary} run {name}.sql --config {config}"], args.rounds))
+            f.write(f"[profile.default]\nthreads = {1 if name == 'one' else 2}\n" + ("memory_mb = 512\n" if name == "small" else ""))
+        pinned = "taskset -c 0 " if name == "one" else ""
+        runs.append((f"featurectl {name}", ["bash", "-c", f"rm -rf .featurectl out_{name}; exec {pinned}{binary} run {name}.sql --config {config}"], args.rounds))
     for name, script in scripts.items():
         text = script.format(windows=WINDOWS, task=name.split()[1]) if "{" in script else script
         runs.append((name, [PYTHON, "-c", text], args.peer_rounds))
     wanted = [w for w in args.only.split(",") if w]
     runs = [r for r in runs if not wanted or any(w in r[0] for w in wanted)]
-    figures = {}
-    for turn in range(max(r[2] for r in runs)):
-        for name, command, rounds in runs:
-            if turn < rounds:
-                figures.setdefault(name, []).append(timed(command, folder))
+    figures = {name: [timed(command, folder) for _ in range(rounds + 1)][1:] for name, command, rounds in runs}
     for peer in scripts:
         engine, task = peer.split()
         if peer in figures and f"featurectl {task}" in figures:
@@ -176,6 +176,52 @@ def main():
     print(f"{'':<22}{'seconds':>9}{'MB':>8}")
     for name, values in figures.items():
         print(f"{name:<22}{statistics.median(v[0] for v in values):>9.2f}{statistics.median(v[1] for v in values):>8.0f}")
+    if not wanted or "backfill" in wanted:
+        backfill(binary, folder)
+    draw({n: statistics.median(v[0] for v in values) for n, values in figures.items()}, f"{HERE}/training.svg")
+
+
+def backfill(binary, folder):
+    """59 daily files, then one more: the seconds that the statement takes, and the process."""
+    lake = f"{folder}/lake"
+    shutil.rmtree(lake, ignore_errors=True)
+    os.makedirs(f"{lake}/days")
+    with open(f"{lake}/job.sql", "w") as f:
+        f.write("CREATE EXTERNAL TABLE events STORED AS PARQUET LOCATION 'days';\n"
+                "CREATE FEATURE VIEW f ENTITY (user_id) EVENT TIME ts WITH (resolution = '1 day') AS SELECT count(amount) OVER w AS n, sum(amount) OVER w AS total, "
+                "avg(amount) OVER w AS mean, min(amount) OVER w AS least, max(amount) OVER w AS most FROM events WINDOW w AS (RANGE INTERVAL '30 days' PRECEDING);\n"
+                "MATERIALIZE FEATURE VIEW f;\n")
+    def step():
+        began = time.time()
+        out = subprocess.run([binary, "run", "job.sql", "-o", "json"], cwd=lake, capture_output=True, text=True, check=True).stdout
+        return [s["seconds"] for s in json.loads(out)["steps"] if s["verb"] == "Computed"][-1], time.time() - began
+    days = sorted(os.listdir(f"{folder}/days"))
+    for day in days[:-5]:
+        shutil.copy(f"{folder}/days/{day}", f"{lake}/days/{day}")
+    whole, process = step()
+    print(f"backfill of {len(days) - 5} days {whole:.2f} s (process {process:.2f} s), {whole / (len(days) - 5):.3f} s a day")
+    each = []
+    for day in days[-5:]:
+        shutil.copy(f"{folder}/days/{day}", f"{lake}/days/{day}")
+        each.append(step())
+    one, process = (statistics.median(e[i] for e in each) for i in (0, 1))
+    print(f"one more day {one:.3f} s (process {process:.3f} s), {one / (whole / (len(days) - 5)):.2f} x its share; again, nothing new: {step()[0]:.3f} s")
+
+
+def draw(seconds, path):
+    """Bars of the training-set task, on a scale of seconds that are ten times more each step."""
+    bars = [(n, s) for n, s in seconds.items() if n.split()[1] in ("training", "sawtooth")]
+    if len(bars) < 3:
+        return
+    width = lambda s: 150 * (math.log10(s) + 1)
+    rows = []
+    for i, (name, value) in enumerate(sorted(bars, key=lambda b: b[1])):
+        colour = "#2b6cb0" if name.startswith("featurectl") else "#a0aec0"
+        rows.append(f'<text x="8" y="{34 + 26 * i}">{name}</text><rect x="170" y="{20 + 26 * i}" width="{width(value):.0f}" height="18" fill="{colour}"/>'
+                    f'<text x="{176 + width(value):.0f}" y="{34 + 26 * i}">{value:.2f} s</text>')
+    with open(path, "w") as f:
+        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{30 + 26 * len(rows)}" font-family="sans-serif" font-size="13">'
+                '<rect width="100%" height="100%" fill="white"/>' + "".join(rows) + "</svg>\n")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ impl Run<'_> {
             };
             let plan = with_unit(with_date(plan, Some(col("tile_start")))?, &step.id)?;
             let manifest = after(&wanted, latest.as_ref(), &step, number + 1 == count);
-            latest = Some(session.offline.write(&session.ctx, &view.name, plan, manifest, step.replace).await?);
+            let written = session.offline.write(&session.ctx, &view.name, plan, manifest, step.replace, latest.take());
+            latest = Some(written.await?);
         }
         latest.ok_or_else(|| featurectl_core::Error::internal("a backfill without a unit of work"))
     }

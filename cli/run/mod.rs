@@ -222,7 +222,9 @@ impl Run<'_> {
             base: String::new(),
             units: vec![],
         };
-        let version = self.session.offline.write(&self.session.ctx, &set.name, plan, manifest, Replace::All).await?;
+        let (offline, ctx) = (&self.session.offline, &self.session.ctx);
+        let latest = offline.latest(&set.name).await?;
+        let version = offline.write(ctx, &set.name, plan, manifest, Replace::All, latest).await?;
         let mut upstream = upstream(&found);
         upstream.push(format!("feature service {}", set.service));
         self.define(ObjectKind::TrainingSet, &set.name, order, parsed, &set.sql, upstream, columns(&set.schema))?;

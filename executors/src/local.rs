@@ -20,7 +20,7 @@ use featurectl_core::tile::TilePlanner;
 /// How much of the machine a session takes.
 #[derive(Debug, Clone, Default)]
 pub struct LocalOptions {
-    /// Threads that the plan is cut for, into twice as many partitions; `None`: one a core.
+    /// Threads that the plan is cut for; `None`: one a core.
     pub threads: Option<usize>,
     /// Bytes that operators may hold before they spill or fail; `None`: no limit.
     pub memory_bytes: Option<usize>,
@@ -61,10 +61,12 @@ fn config(options: &LocalOptions) -> Result<SessionConfig> {
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_str("datafusion.execution.parquet.compression", "snappy");
     let threads = options.threads.unwrap_or_else(|| config.target_partitions());
-    Ok(config.with_target_partitions(threads.max(1) * PARTITIONS_PER_THREAD))
+    let each = if options.memory_bytes.is_some() { 1 } else { PARTITIONS_PER_THREAD };
+    Ok(config.with_target_partitions(threads.max(1) * each))
 }
 
-/// More partitions than threads keep all threads busy when keys are skewed, and are each smaller.
+/// More partitions than threads keep all threads busy when keys are skewed. With a limit of memory there are as many as
+/// threads, since each partition has an equal share of it.
 const PARTITIONS_PER_THREAD: usize = 2;
 
 struct Planner(Vec<SharedExtensionPlanner>);

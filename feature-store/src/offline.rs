@@ -95,6 +95,8 @@ pub struct Version {
     pub rows: u64,
     /// Whether this call wrote it, or found it.
     pub written: bool,
+    /// The table as it is at this version, so that the next write need not read its log again.
+    delta: DeltaTable,
 }
 
 /// Delta tables below a folder.
@@ -119,7 +121,7 @@ impl OfflineStore {
     /// Errors: [`Data`](ErrorKind::Data) if the table can't be read or its newest version is not ours.
     pub async fn latest(&self, table: &str) -> Result<Option<Version>> {
         match self.open(table).await? {
-            Some(delta) => self.version_of(&delta, table).await.map(Some),
+            Some(delta) => self.version_of(delta, table).await.map(Some),
             None => Ok(None),
         }
     }
@@ -135,8 +137,8 @@ impl OfflineStore {
             .map_err(|e| Error::from(e).context(format!("offline table {}", self.path(table).display())))
     }
 
-    /// Makes the rows of `plan`, and those of the table that they do not replace, the newest version of `table`, unless
-    /// the newest one has the same input already. `plan` has the date column if the table is to be partitioned.
+    /// Makes the rows of `plan`, and those of the table that they do not replace, the newest version of `table` after
+    /// `found`, unless that one has the same input already. `plan` has the date column if the table is to be partitioned.
     ///
     /// Errors: [`Conflict`](ErrorKind::Conflict) if another writer was faster; those of the plan.
     pub async fn write(
@@ -146,22 +148,26 @@ impl OfflineStore {
         plan: LogicalPlan,
         manifest: Manifest,
         replace: Replace,
+        found: Option<Version>,
     ) -> Result<Version> {
-        let found = self.latest(table).await?;
-        if let Some(version) = found.clone().filter(|v| v.manifest.input_hash == manifest.input_hash) {
-            return Ok(version);
-        }
+        let (next, known) = match found {
+            Some(version) if version.manifest.input_hash == manifest.input_hash => return Ok(version),
+            Some(version) => (version.number + 1, Some(version.delta)),
+            None => (0, None),
+        };
         let path = self.path(table);
         std::fs::create_dir_all(&path).map_err(|e| Error::from(e).context(format!("creating {}", path.display())))?;
         let partitions = plan.schema().field_with_unqualified_name(DATE_COLUMN).is_ok();
         let physical = ctx.state().create_physical_plan(&plan).await?;
         let rows = LogicalPlanBuilder::scan("rows", provider_as_source(Arc::new(Rows(physical))), None)?.build()?;
-        let next = found.map_or(0, |v| v.number + 1);
         let manifest_json = serde_json::to_value(&manifest).map_err(|e| Error::internal(e.to_string()))?;
         let commit = CommitProperties::default()
             .with_metadata([(MANIFEST_KEY.to_string(), manifest_json)])
             .with_application_transaction(Transaction::new(MANIFEST_KEY, next));
-        let delta = DeltaTable::try_from_url(url(&path)?).await.map_err(|e| delta_error(e, &path))?;
+        let delta = match known {
+            Some(delta) => delta,
+            None => DeltaTable::try_from_url(url(&path)?).await.map_err(|e| delta_error(e, &path))?,
+        };
         let write = delta.write(vec![]).with_input_plan(rows).with_commit_properties(commit);
         let write = write.with_partition_columns(partitions.then_some(DATE_COLUMN));
         let write = match replace {
@@ -172,7 +178,7 @@ impl OfflineStore {
             Replace::Nothing => write.with_save_mode(SaveMode::Append),
         };
         let delta = write.await.map_err(|e| delta_error(e, &path))?;
-        let version = self.version_of(&delta, table).await?;
+        let version = self.version_of(delta, table).await?;
         Ok(Version { written: true, ..version })
     }
 
@@ -197,7 +203,7 @@ impl OfflineStore {
         }
     }
 
-    async fn version_of(&self, delta: &DeltaTable, table: &str) -> Result<Version> {
+    async fn version_of(&self, delta: DeltaTable, table: &str) -> Result<Version> {
         let path = self.path(table);
         let info = delta.history(Some(1)).next().await.transpose().map_err(|e| delta_error(e, &path))?;
         let manifest = info.as_ref().and_then(manifest_of).ok_or_else(|| {
@@ -208,7 +214,7 @@ impl OfflineStore {
         })?;
         let files = delta.snapshot().map_err(|e| delta_error(e, &path))?.snapshot();
         let rows = files.log_data().iter().filter_map(|f| f.num_records()).sum::<usize>() as u64;
-        Ok(Version { number: delta.version().unwrap_or_default() as i64, manifest, rows, written: false })
+        Ok(Version { number: delta.version().unwrap_or_default() as i64, manifest, rows, written: false, delta })
     }
 }
 
