@@ -145,11 +145,8 @@ async fn scanned(labels: &str) -> (usize, Vec<String>) {
     };
     let rows = shown(&session.sql(query).await.expect("rows"));
     let plan = shown(&session.sql(&format!("EXPLAIN ANALYZE {query}")).await.expect("a plan")).join("\n");
-    let right = plan
-        .lines()
-        .filter(|l| l.contains("DataSourceExec") && l.contains("events"))
-        .last()
-        .expect("a scan of the events");
+    let right =
+        plan.lines().rfind(|l| l.contains("DataSourceExec") && l.contains("events")).expect("a scan of the events");
     let read = right.split("output_rows=").nth(1).expect("its rows").split(',').next().expect("a number");
     let read = match read.strip_suffix('K') {
         Some(thousands) => (thousands.trim().parse::<f64>().expect("a number") * 1000.0) as usize,

@@ -178,7 +178,8 @@ def main():
         print(f"{name:<22}{statistics.median(v[0] for v in values):>9.2f}{statistics.median(v[1] for v in values):>8.0f}")
     if not wanted or "backfill" in wanted:
         backfill(binary, folder)
-    draw({n: statistics.median(v[0] for v in values) for n, values in figures.items()}, f"{HERE}/training.svg")
+    if args.events == 10_000_000:
+        draw({n: statistics.median(v[0] for v in values) for n, values in figures.items()}, f"{HERE}/training.svg")
 
 
 def backfill(binary, folder):

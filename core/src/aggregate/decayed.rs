@@ -14,7 +14,7 @@ use arrow::datatypes::DataType;
 
 use super::double_double::{DoubleDouble, Reader};
 use super::sum::floats;
-use super::{Aggregation, Events};
+use super::{Aggregation, Events, Inverse};
 use crate::Result;
 use crate::definition::Micros;
 
@@ -71,7 +71,7 @@ impl Aggregation for Decayed {
         Ok(events.time.iter().zip(&values).map(|(t, v)| v.map(|v| one((t, v)))).collect())
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|p| Weighted { time: p.time, sum: p.sum.neg(), weight: -p.weight })
     }
 

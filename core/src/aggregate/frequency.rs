@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Fields};
 
 use super::double_double::Reader;
 use super::ranked::list;
-use super::{Aggregation, Events};
+use super::{Aggregation, Events, Inverse};
 use crate::{Error, Result, ordered};
 
 /// More values than these are an error: a partial is kept whole, and one without a bound would fill the store.
@@ -41,7 +41,7 @@ impl Aggregation for Frequency {
         Ok(ordered::encode(&events.args[0])?.into_iter().map(one).collect())
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|p| p.iter().map(|(value, n)| (value.clone(), n.wrapping_neg())).collect())
     }
 

@@ -54,6 +54,9 @@ pub struct Events<'a> {
     pub(crate) memo: Option<&'a Memo>,
 }
 
+/// Gives the partial that undoes a partial.
+pub type Inverse<P> = fn(&P) -> P;
+
 /// An aggregation function over typed partials. Implement this to bring one of your own.
 ///
 /// The partials must form a commutative monoid under [`merge`](Self::merge): any grouping and any order of merges
@@ -115,7 +118,7 @@ pub trait Aggregation: Debug + Send + Sync + 'static {
 
     /// What gives the partial that undoes a partial when both are merged. `None`: there is none, as for a maximum,
     /// and events can't be taken back.
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         None
     }
 

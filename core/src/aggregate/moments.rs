@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 
 use super::double_double::{DoubleDouble, Reader};
 use super::sum::floats;
-use super::{Aggregation, Events};
+use super::{Aggregation, Events, Inverse};
 use crate::Result;
 
 /// Variance from count, sum and sum of squares. The two sums have about 106 bits, so the textbook formula
@@ -51,7 +51,7 @@ impl Aggregation for Variance {
         Ok(floats(&events.args[0])?.iter().map(|v| v.map(lift)).collect())
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|m| Moments { n: m.n.wrapping_neg(), sum: m.sum.neg(), squares: m.squares.neg() })
     }
 
@@ -196,7 +196,7 @@ impl Aggregation for Pair {
         Ok(xs.iter().zip(ys.iter()).map(lift).collect())
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         // Whether values vary at all, which decides on NULL, is lost in what a large value leaves behind.
         let inverse: fn(&PairSums) -> PairSums = |(n, sums)| (n.wrapping_neg(), sums.map(DoubleDouble::neg));
         (self.0 != Together::Corr).then_some(inverse)

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 
 use super::double_double::{DoubleDouble, Reader};
 use super::kernels::{Counts, Seen, Sums, both, counted, float_sums, truth};
-use super::{Aggregation, Events};
+use super::{Aggregation, Events, Inverse};
 use crate::{Error, Result};
 
 /// `count(*)` and `count(x)`: with `count_if` the only aggregations whose empty window is not NULL.
@@ -35,7 +35,7 @@ impl Aggregation for Count {
         ranges.iter().map(values).collect::<Result<_>>().map(Some)
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|n| n.wrapping_neg())
     }
 
@@ -81,7 +81,7 @@ impl Aggregation for CountIf {
         Ok(Some(ranges.iter().map(|r| counts(&Seen::from_counts(&index, r))).collect()))
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|n| n.wrapping_neg())
     }
 
@@ -150,7 +150,7 @@ impl Aggregation for SumInt {
         ranges.iter().map(one).collect::<Result<_>>().map(Some)
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|sum| -sum)
     }
 
@@ -200,7 +200,7 @@ impl Aggregation for SumFloat {
         exact(events, ranges, |sums, _| sums)
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|sum| sum.neg())
     }
 
@@ -242,7 +242,7 @@ impl Aggregation for Avg {
         })
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|(sum, n)| (sum.neg(), n.wrapping_neg()))
     }
 

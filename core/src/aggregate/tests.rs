@@ -187,7 +187,7 @@ fn partials_keep_their_layout() {
             Events { args: &arrays, time: &columns.time, sequence: Some(&columns.sequence), filter: None, memo: None };
         let all = 0..columns.time.len();
         let partial = f.fold(&events, std::slice::from_ref(&all)).expect("a partial").remove(0);
-        let value = f.windows(&events, &[&[all]], &[9]).expect("a value").remove(0);
+        let value = f.windows(&events, &[std::slice::from_ref(&all)], &[9]).expect("a value").remove(0);
         assert!(same(&value, &f.merge_finish(&[vec![&partial]], &[9]).expect("a value")), "{name}");
         let hex: String = partial.iter().map(|b| format!("{b:02x}")).collect();
         let value = arrow::util::display::array_value_to_string(&value, 0).expect("text");
@@ -254,7 +254,9 @@ proptest! {
             arrays.push(Arc::clone(&retract));
             let events = |args, time| Events { args, time, sequence: None, filter: None, memo: None };
             let wanted = left.args(&args).0;
-            let wanted = f.windows(&events(&wanted, &left.time), &[&[0..left.time.len()]], &at).expect("values").remove(0);
+            let all_left = 0..left.time.len();
+            let all_left = std::slice::from_ref(&all_left);
+            let wanted = f.windows(&events(&wanted, &left.time), &[all_left], &at).expect("values").remove(0);
             let (events, range) = (events(&arrays, &all.time), 0..all.time.len());
             let direct = signed.windows(&events, &[std::slice::from_ref(&range)], &at).expect("values").remove(0);
             let stored = by_stores(signed.as_ref(), &events, &[range], &at, turn);

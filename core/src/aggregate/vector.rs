@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Float64Type};
 
 use super::double_double::{DoubleDouble, Reader};
 use super::ranked::list;
-use super::{Aggregation, Events};
+use super::{Aggregation, Events, Inverse};
 use crate::{Error, Result};
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Aggregation for Vector {
         Ok((0..vectors.len()).map(one).collect())
     }
 
-    fn inverse(&self) -> Option<fn(&Self::Partial) -> Self::Partial> {
+    fn inverse(&self) -> Option<Inverse<Self::Partial>> {
         Some(|p| p.as_ref().map(|e| e.iter().map(|(sum, n)| (sum.neg(), n.wrapping_neg())).collect()))
     }
 
