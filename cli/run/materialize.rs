@@ -80,7 +80,7 @@ impl Run<'_> {
         mut latest: Option<Version>,
     ) -> Result<Version> {
         let session = self.session;
-        let table = row_wise(&view.events).filter(|_| until.is_none() && found.views.is_empty());
+        let table = row_wise(&view.events).filter(|_| until.is_none() && found.models.is_empty());
         let files = match &table {
             Some(table) => source_files(&session.ctx, table.as_ref()).await?,
             None => None,
@@ -155,7 +155,7 @@ fn steps(files: Option<Vec<SourceFile>>, known: &[Unit]) -> Vec<Step> {
     let Some(files) = files else {
         return vec![Step { id: "all".into(), files: None, replace: Replace::All }];
     };
-    let mut left: BTreeMap<String, SourceFile> = files.into_iter().map(|f| (f.path.clone(), f)).collect();
+    let mut left: BTreeMap<String, SourceFile> = files.iter().map(|f| (f.path.clone(), f.clone())).collect();
     let mut steps = Vec::new();
     let mut kept = 0;
     for unit in known {
@@ -176,10 +176,12 @@ fn steps(files: Option<Vec<SourceFile>>, known: &[Unit]) -> Vec<Step> {
         let id = hash(files.iter().map(|f| f.path.as_str()));
         steps.push(Step { id, files: Some(files.to_vec()), replace });
     }
-    if steps.is_empty() {
-        steps.push(Step { id: "none".into(), files: Some(vec![]), replace: Replace::All });
+    match steps.is_empty() {
+        // What has changed is not a file.
+        true if !known.is_empty() && !files.is_empty() => self::steps(Some(files), &[]),
+        true => vec![Step { id: "none".into(), files: Some(vec![]), replace: Replace::All }],
+        false => steps,
     }
-    steps
 }
 
 /// The manifest of the table once a step is done.
@@ -241,6 +243,9 @@ mod tests {
         assert_eq!(gone, [Step { id: "2".into(), files: Some(vec![]), replace: Replace::Unit("2".into()) }]);
         let moved = steps(Some(vec![file("x", "1")]), &known);
         assert_eq!(moved.iter().map(|s| &s.replace).collect::<Vec<_>>(), [&Replace::All]);
+        let other = later(&[]);
+        assert_eq!(other[0].replace, Replace::All, "what changed is not a file: all is made again");
+        assert_eq!(other.iter().map(|s| s.files.as_ref().map_or(0, Vec::len)).sum::<usize>(), 3);
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub async fn served(store: &dyn OnlineStore, view: &str) -> Result<Option<Served
     let (generation, version) = tile.partial.split_at_checked(8).ok_or_else(damaged)?;
     Ok(Some(Served {
         generation: generation.try_into().map_err(|_| damaged())?,
-        version: i64::from_le_bytes(version.try_into().map_err(|_| damaged())?),
+        // A pointer of before there were versions has none.
+        version: if version.is_empty() { -1 } else { i64::from_le_bytes(version.try_into().map_err(|_| damaged())?) },
         position: tile.position,
     }))
 }
