@@ -12,7 +12,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
 use super::double_double::Reader;
-use super::{Aggregation, Aggregator, Events, merged};
+use super::{Aggregation, Aggregator, Events, by_row, merged};
 use crate::definition::Micros;
 use crate::{Error, Result, ordered};
 
@@ -47,11 +47,7 @@ impl Aggregation for Bucketed {
 
     /// A row whose bucket is NULL does not count.
     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Self::Partial>>> {
-        let Some((bucket, args)) = events.args.split_last() else {
-            return Err(Error::internal("a bucketed aggregation without a bucket"));
-        };
-        let rows: Vec<_> = (0..events.time.len()).map(|row| row..row + 1).collect();
-        let partials = self.inner.fold(&Events { args, filter: None, memo: None, ..*events }, &rows)?;
+        let (bucket, partials) = by_row(&self.inner, events)?;
         let one = |(bucket, partial): (Option<Box<[u8]>>, Vec<u8>)| {
             let bucket = bucket.filter(|_| !partial.is_empty())?;
             Some(BTreeMap::from([(bucket, partial)]))
@@ -107,7 +103,7 @@ impl Aggregation for Bucketed {
         let entry = |_| {
             let (bucket, partial) = (part()?.into(), part()?);
             // A damaged partial must be found now: a merge can't fail.
-            self.inner.merge_finish(&[vec![partial]], &[0])?;
+            self.inner.merge(&[partial])?;
             Ok((bucket, partial.to_vec()))
         };
         (0..buckets).map(entry).collect()

@@ -58,17 +58,15 @@ impl Aggregation for Decayed {
     }
 
     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Weighted>>> {
-        let one = |(time, value): (&Micros, f64)| Weighted { time: *time, sum: value.into(), weight: 1.0 };
-        if !self.has_argument {
-            return Ok(events.time.iter().map(|t| Some(one((t, 1.0)))).collect());
-        }
-        if self.of == Of::Count {
-            let nulls = events.args[0].logical_nulls();
-            let counts = |row: usize| nulls.as_ref().is_none_or(|n| n.is_valid(row));
-            return Ok(events.time.iter().enumerate().map(|(row, t)| counts(row).then(|| one((t, 1.0)))).collect());
-        }
-        let values = floats(&events.args[0])?;
-        Ok(events.time.iter().zip(&values).map(|(t, v)| v.map(|v| one((t, v)))).collect())
+        let values = match events.args.first().filter(|_| self.has_argument) {
+            None => Float64Array::from(vec![1.0; events.time.len()]),
+            Some(arg) if self.of == Of::Count => Float64Array::new(vec![1.0; arg.len()].into(), arg.logical_nulls()),
+            Some(arg) => floats(arg)?,
+        };
+        let one = |(time, value): (&Micros, Option<f64>)| {
+            value.map(|value| Weighted { time: *time, sum: value.into(), weight: 1.0 })
+        };
+        Ok(events.time.iter().zip(&values).map(one).collect())
     }
 
     fn inverse(&self) -> Option<Inverse<Self::Partial>> {
@@ -81,7 +79,7 @@ impl Aggregation for Decayed {
             std::mem::swap(&mut later, &mut earlier);
         }
         let share = self.left(later.time.saturating_sub(earlier.time));
-        let sum = later.sum.add(earlier.sum.scale(share));
+        let sum = later.sum.add(earlier.sum.mul(share.into()));
         *into = Weighted { time: later.time, sum, weight: later.weight + earlier.weight * share };
     }
 

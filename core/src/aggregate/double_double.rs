@@ -42,11 +42,6 @@ impl DoubleDouble {
         Self { hi: -self.hi, lo: -self.lo }
     }
 
-    /// Times a number that is not exact itself.
-    pub(super) fn scale(self, by: f64) -> Self {
-        self.mul(by.into())
-    }
-
     pub(super) fn mul(self, other: Self) -> Self {
         let hi = self.hi * other.hi;
         let lo = self.hi.mul_add(other.hi, -hi) + (self.hi * other.lo + self.lo * other.hi);

@@ -322,6 +322,17 @@ impl<A: Aggregation> Aggregator for Typed<A> {
     }
 }
 
+/// The last argument of `events`, which belongs to a function around `inner`, and the encoded partial of `inner` over
+/// each row; empty bytes where it does not count.
+fn by_row<'a>(inner: &Arc<dyn Aggregator>, events: &Events<'a>) -> Result<(&'a ArrayRef, Vec<Vec<u8>>)> {
+    let Some((last, args)) = events.args.split_last() else {
+        return Err(crate::Error::internal("a function around another needs an argument of its own"));
+    };
+    let rows: Vec<_> = (0..events.time.len()).map(|row| row..row + 1).collect();
+    let partials = inner.fold(&Events { args, filter: None, memo: None, ..*events }, &rows)?;
+    Ok((last, partials))
+}
+
 /// The merge of two encoded partials that are known to be whole.
 fn merged(aggregator: &Arc<dyn Aggregator>, left: &[u8], right: &[u8]) -> Vec<u8> {
     match aggregator.merge(&[left, right]) {

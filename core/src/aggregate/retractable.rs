@@ -13,7 +13,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 
 use super::double_double::Reader;
-use super::{Aggregation, Aggregator, Events, merged};
+use super::{Aggregation, Aggregator, Events, by_row, merged};
 use crate::definition::Micros;
 use crate::{Error, Result};
 
@@ -30,12 +30,8 @@ impl Aggregation for Retractable {
     }
 
     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Self::Partial>>> {
-        let Some((retract, args)) = events.args.split_last() else {
-            return Err(Error::internal("a retractable aggregation without its column"));
-        };
+        let (retract, partials) = by_row(&self.0, events)?;
         let retract = retract.as_boolean();
-        let rows: Vec<_> = (0..events.time.len()).map(|row| row..row + 1).collect();
-        let partials = self.0.fold(&Events { args, filter: None, memo: None, ..*events }, &rows)?;
         let one = |(row, partial): (usize, Vec<u8>)| match partial.is_empty() {
             true => Ok(None),
             false if retract.is_valid(row) && retract.value(row) => Ok(Some((-1, self.0.invert(&partial)?))),
@@ -76,7 +72,7 @@ impl Aggregation for Retractable {
         let mut reader = Reader(bytes);
         let left = i64::from_le_bytes(reader.array()?);
         // A damaged partial must be found now: a merge can't fail.
-        self.0.merge_finish(&[vec![reader.0]], &[0])?;
+        self.0.merge(&[reader.0])?;
         Ok((left, reader.0.to_vec()))
     }
 }

@@ -4,8 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, StringArray};
-use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, StringArray, UInt64Array,
+};
+use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, UInt64Type};
 use datafusion::common::ScalarValue;
 use proptest::prelude::*;
 
@@ -194,6 +196,21 @@ fn partials_keep_their_layout() {
         lines.push_str(&format!("{name}({}) = {value}\n  {hex}\n", args.join(", ")));
     }
     expect_test::expect_file!["partials.txt"].assert_eq(&lines);
+}
+
+/// A part of the events, such as a file, may take back what is in another, so that it has no value of its own.
+#[test]
+fn what_is_taken_back_may_be_in_another_part() {
+    let args = [Arg { data_type: DataType::UInt64, literal: None }];
+    let sum = Functions::default().get("sum").expect("a function").bind(&args).expect("it fits");
+    let sum = super::retractable("sum", sum).expect("it can take back");
+    let arrays: [ArrayRef; 2] =
+        [Arc::new(UInt64Array::from(vec![5, 5, 7])), Arc::new(BooleanArray::from(vec![true, false, false]))];
+    let events = Events { args: &arrays, time: &[1, 1, 2], sequence: None, filter: None, memo: None };
+    let parts = sum.fold(&events, &[0..1, 1..3]).expect("partials");
+    let groups = vec![parts.iter().map(Vec::as_slice).collect()];
+    let values = sum.merge_finish(&groups, &[3]).expect("a value");
+    assert_eq!(values.as_primitive::<UInt64Type>().values(), &[7]);
 }
 
 /// `PROPTEST_CASES` if it is set.
