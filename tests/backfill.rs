@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::cli::featurectl;
+use crate::kill::killed_after;
 
 const JOB: &str = "\
 CREATE EXTERNAL TABLE events (customer VARCHAR, t TIMESTAMP, amount DOUBLE, number BIGINT) STORED AS CSV LOCATION 'events' OPTIONS ('format.has_header' 'true');
@@ -133,16 +134,7 @@ fn a_killed_backfill_goes_on_where_it_was() {
     let shaken = project(&days);
     let mut partly = 0;
     for attempt in 0..30 {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_featurectl"))
-            .args(["run", "job.sql"])
-            .current_dir(shaken.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("featurectl runs");
-        std::thread::sleep(whole.mul_f64(0.15 + f64::from(attempt * 7 % 10) / 20.0));
-        child.kill().expect("it can be killed");
-        let killed = !child.wait().expect("it ends").success();
+        let killed = killed_after(shaken.path(), whole.mul_f64(0.15 + f64::from(attempt * 7 % 10) / 20.0));
         let log = shaken.path().join(".featurectl/offline/spend/_delta_log");
         let done = if log.is_dir() { commits(shaken.path(), "spend").len() } else { 0 };
         partly += u32::from(killed && (1..days.len()).contains(&done));

@@ -137,14 +137,9 @@ async fn scanned(labels: &str) -> (usize, Vec<String>) {
     session.sql(tables).await.expect("tables");
     let query =
         "SELECT l.k, l.at, f.* FROM labels l ASOF JOIN f MATCH_CONDITION (l.at > f.t) ON l.k = f.k ORDER BY l.at";
-    let shown = |batches: &[RecordBatch]| {
-        let row = |b: &RecordBatch, r| {
-            b.columns().iter().map(|c| array_value_to_string(c, r).expect("text")).collect::<Vec<_>>().join(" ")
-        };
-        batches.iter().flat_map(|b| (0..b.num_rows()).map(|r| row(b, r)).collect::<Vec<_>>()).collect::<Vec<String>>()
-    };
-    let rows = shown(&session.sql(query).await.expect("rows"));
-    let plan = shown(&session.sql(&format!("EXPLAIN ANALYZE {query}")).await.expect("a plan")).join("\n");
+    let rows = session.sql(query).await.expect("rows").iter().flat_map(lines).collect();
+    let explained = session.sql(&format!("EXPLAIN ANALYZE {query}")).await.expect("a plan");
+    let plan = explained.iter().flat_map(lines).collect::<Vec<_>>().join("\n");
     let right =
         plan.lines().rfind(|l| l.contains("DataSourceExec") && l.contains("events")).expect("a scan of the events");
     let read = right.split("output_rows=").nth(1).expect("its rows").split(',').next().expect("a number");

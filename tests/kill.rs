@@ -29,16 +29,8 @@ fn a_killed_run_started_again_ends_like_one_that_was_not_killed() {
             let _ = std::fs::remove_dir_all(shaken.path().join(".featurectl"));
             let _ = std::fs::remove_dir_all(shaken.path().join("out"));
         }
-        let mut run = Command::new(env!("CARGO_BIN_EXE_featurectl"))
-            .args(["run", "job.sql"])
-            .current_dir(shaken.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("featurectl runs");
-        std::thread::sleep(whole.mul_f64((attempt * 37 % 24) as f64 / 24.0) + Duration::from_millis(1));
-        run.kill().expect("it can be killed");
-        killed += u64::from(!run.wait().expect("it ends").success());
+        let after = whole.mul_f64((attempt * 37 % 24) as f64 / 24.0) + Duration::from_millis(1);
+        killed += u64::from(killed_after(shaken.path(), after));
     }
     assert_eq!(killed, KILLS, "runs that were killed before they ended");
     let last = featurectl(shaken.path(), &["run", "job.sql"]);
@@ -47,6 +39,20 @@ fn a_killed_run_started_again_ends_like_one_that_was_not_killed() {
         assert_eq!(got, want, "line {number} of the outcome");
     }
     assert_eq!(outcome(shaken.path()).lines().count(), wanted.lines().count());
+}
+
+/// Starts the job and kills it after a while; false if it ended before.
+pub(crate) fn killed_after(folder: &Path, after: Duration) -> bool {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_featurectl"))
+        .args(["run", "job.sql"])
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("featurectl runs");
+    std::thread::sleep(after);
+    run.kill().expect("it can be killed");
+    !run.wait().expect("it ends").success()
 }
 
 /// Scores, training set, model and online values, without run ids and file names.

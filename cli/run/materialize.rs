@@ -14,17 +14,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
-use featurectl_connectors::{SourceFile, only_files, source_files};
-use featurectl_core::tile::TileNode;
+use datafusion::logical_expr::{Expr, col, lit};
+use featurectl_connectors::{SourceFile, files_version, only_files, source_files};
+use featurectl_core::tile::{TileNode, WRITER_COLUMN, tile_schema};
 use featurectl_core::{FeatureView, Lineage, Micros, Result, lineage, over_table, row_wise};
-use featurectl_feature_store::{
-    EmbeddedStore, Generation, Manifest, Replace, UNIT_COLUMN, Unit, Version, put_tiles, serve, served,
-};
+use featurectl_feature_store::{EmbeddedStore, Generation, Manifest, Replace, Unit, Version, put_tiles, serve, served};
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
-use super::{Run, columns, hash, thousands, view_hash, with_date};
+use super::{Run, columns, hash, thousands, view_hash, with_column, with_date};
 
 /// Tiles written to the online store in one transaction.
 const PUT_ROWS: usize = 32_768;
@@ -52,7 +50,7 @@ impl Run<'_> {
             definition_hash: view_hash(view, &found, &[], until),
             input_hash: view_hash(view, &found, &sources, until),
             sources,
-            columns: columns(TileNode::plan(view, until)?.schema().as_arrow()),
+            columns: columns(&tile_schema(view)),
             run_id: self.id.clone(),
             base: String::new(),
             units: vec![],
@@ -76,7 +74,7 @@ impl Run<'_> {
         view: &Arc<FeatureView>,
         until: Option<Micros>,
         found: &Lineage,
-        wanted: Manifest,
+        mut wanted: Manifest,
         mut latest: Option<Version>,
     ) -> Result<Version> {
         let session = self.session;
@@ -85,6 +83,11 @@ impl Run<'_> {
             Some(table) => source_files(&session.ctx, table.as_ref()).await?,
             None => None,
         };
+        if let (Some(files), [(_, version)]) = (&files, wanted.sources.as_mut_slice()) {
+            // The files that are read are those of this listing, also if one has come since the version was taken.
+            *version = files_version(files);
+            wanted.input_hash = view_hash(view, found, &wanted.sources, until);
+        }
         let same = latest.as_ref().filter(|v| v.manifest.definition_hash == wanted.definition_hash);
         let steps = steps(files, same.map_or(&[], |v| v.manifest.units.as_slice()));
         let count = steps.len();
@@ -99,7 +102,8 @@ impl Run<'_> {
                 }
                 _ => TileNode::plan(view, until)?,
             };
-            let plan = with_unit(with_date(plan, Some(col("tile_start")))?, &step.id)?;
+            let plan =
+                with_column(with_date(plan, Some(col("tile_start")))?, lit(step.id.as_str()).alias(WRITER_COLUMN))?;
             let manifest = after(&wanted, latest.as_ref(), &step, number + 1 == count);
             let written = session.offline.write(&session.ctx, &view.name, plan, manifest, step.replace, latest.take());
             latest = Some(written.await?);
@@ -118,7 +122,7 @@ impl Run<'_> {
         let new = version.manifest.units.iter().filter(|u| before.is_none_or(|s| u.version > s.version));
         let new: Vec<Expr> = new.map(|u| lit(u.id.as_str())).collect();
         let provider = self.session.offline.read(&view.name).await?;
-        let rows = self.session.ctx.read_table(provider)?.filter(col(UNIT_COLUMN).in_list(new, false))?;
+        let rows = self.session.ctx.read_table(provider)?.filter(col(WRITER_COLUMN).in_list(new, false))?;
         let mut stream = rows.execute_stream().await?;
         let (mut held, mut count) = (Vec::new(), 0);
         while let Some(batch) = stream.next().await {
@@ -204,12 +208,6 @@ fn after(wanted: &Manifest, before: Option<&Version>, step: &Step, last: bool) -
 fn generation(base: &str) -> Generation {
     let digest = Sha256::digest(base);
     std::array::from_fn(|i| digest[i])
-}
-
-fn with_unit(plan: LogicalPlan, id: &str) -> Result<LogicalPlan> {
-    let all = plan.schema().columns().into_iter().map(Expr::Column);
-    let columns: Vec<Expr> = all.chain([lit(id).alias(UNIT_COLUMN)]).collect();
-    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
 fn online_note(view: &FeatureView) -> &'static str {

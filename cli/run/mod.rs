@@ -326,8 +326,13 @@ pub(super) fn with_date(plan: LogicalPlan, time: Option<Expr>) -> Result<Logical
         Some(time) => arrow_cast(time, lit("Date32")),
         None => arrow_cast(lit(datafusion::common::ScalarValue::Null), lit("Date32")),
     };
+    with_column(plan, date.alias(DATE_COLUMN))
+}
+
+/// Adds a column at the end.
+pub(super) fn with_column(plan: LogicalPlan, column: Expr) -> Result<LogicalPlan> {
     let all = plan.schema().columns().into_iter().map(Expr::Column);
-    let columns: Vec<Expr> = all.chain([date.alias(DATE_COLUMN)]).collect();
+    let columns: Vec<Expr> = all.chain([column]).collect();
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 

@@ -30,6 +30,13 @@ impl From<u64> for Position {
     }
 }
 
+impl Position {
+    /// Its low 64 bits: the inverse of the conversion from a number.
+    pub fn low(self) -> u64 {
+        u64::from_be_bytes(std::array::from_fn(|i| self.0[16 + i]))
+    }
+}
+
 /// What identifies a tile in a store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TileKey {

@@ -12,6 +12,6 @@ mod registry;
 mod serving;
 
 pub use embedded::EmbeddedStore;
-pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Replace, UNIT_COLUMN, Unit, Version};
+pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Replace, Unit, Version};
 pub use registry::{Entry, Lock, Registry, write};
 pub use serving::{Generation, OnlinePlanner, Served, forget, put_tiles, read_features, serve, served};

@@ -25,6 +25,7 @@ use deltalake::kernel::{CommitInfo, Transaction};
 use deltalake::operations::write::SchemaMode;
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaTable, DeltaTableError};
+use featurectl_core::tile::WRITER_COLUMN;
 use featurectl_core::{Error, ErrorKind, Result};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -32,8 +33,6 @@ use url::Url;
 
 /// The date by which a table is partitioned.
 pub const DATE_COLUMN: &str = "_date";
-/// The unit of work that a row was made by.
-pub const UNIT_COLUMN: &str = featurectl_core::tile::WRITER_COLUMN;
 /// Key of the manifest in a commit.
 const MANIFEST_KEY: &str = "featurectl";
 
@@ -65,7 +64,7 @@ pub struct Manifest {
 /// Rows that were made from some files of the source, and of nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
-    /// Value of [`UNIT_COLUMN`] in its rows.
+    /// Value of [`WRITER_COLUMN`] in its rows.
     pub id: String,
     /// Path and version of each file.
     pub files: Vec<(String, String)>,
@@ -173,7 +172,7 @@ impl OfflineStore {
         let write = match replace {
             Replace::All => write.with_save_mode(SaveMode::Overwrite).with_schema_mode(SchemaMode::Overwrite),
             Replace::Unit(id) => {
-                write.with_save_mode(SaveMode::Overwrite).with_replace_where(col(UNIT_COLUMN).eq(lit(id)))
+                write.with_save_mode(SaveMode::Overwrite).with_replace_where(col(WRITER_COLUMN).eq(lit(id)))
             }
             Replace::Nothing => write.with_save_mode(SaveMode::Append),
         };

@@ -71,7 +71,7 @@ pub async fn serve(store: &dyn OnlineStore, view: &str, generation: Generation, 
     if before.is_some_and(|s| (s.generation, s.version) == (generation, version)) {
         return Ok(());
     }
-    let next = before.map_or(1, |s| u64::from_be_bytes(std::array::from_fn(|i| s.position.0[16 + i])) + 1);
+    let next = before.map_or(1, |s| s.position.low() + 1);
     let key = TileKey { partition: pointer(view), length: 0, start: 0, writer: WRITER.into() };
     let partial = [&generation[..], &version.to_le_bytes()].concat();
     store.put(vec![Tile { key, position: next.into(), last_event: 0, expires_at: None, partial }]).await?;

@@ -94,10 +94,9 @@ fn merged(program: &Program, one: &Tile, other: &Tile) -> Result<Tile> {
     let parts = (program.partials(level, &one.partial)?, program.partials(level, &other.partial)?);
     let merge = |(aggregate, (a, b)): (&usize, (&[u8], &[u8]))| program.aggregates[*aggregate].function.merge(&[a, b]);
     let partials = level.aggregates.iter().zip(parts.0.into_iter().zip(parts.1)).map(merge);
-    let count = |p: Position| u64::from_be_bytes(std::array::from_fn(|i| p.0[16 + i]));
     Ok(Tile {
         key: one.key.clone(),
-        position: Position::from(count(one.position) + count(other.position)),
+        position: Position::from(one.position.low() + other.position.low()),
         last_event: one.last_event.max(other.last_event),
         expires_at: one.expires_at.max(other.expires_at),
         partial: super::encode(partials.collect::<Result<Vec<_>>>()?.iter().map(Vec::as_slice)),

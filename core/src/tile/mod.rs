@@ -84,10 +84,7 @@ impl Program {
             let mut partials = vec![vec![FORMAT]; tiles.len()];
             for call in level.aggregates.iter().map(|a| &self.aggregates[*a]) {
                 let folded = call.over(view, events, times, None, |input| call.function.fold(input, &ranges))?;
-                for (tile, partial) in partials.iter_mut().zip(folded) {
-                    tile.extend((partial.len() as u32).to_le_bytes());
-                    tile.extend(partial);
-                }
+                partials.iter_mut().zip(folded).for_each(|(tile, partial)| append(tile, &partial));
             }
             let first = Int64Array::from_iter_values(tiles.iter().map(|(_, r)| r.start as i64));
             let mut columns: Vec<ArrayRef> = Vec::with_capacity(view.entity.len() + 5);
@@ -130,11 +127,13 @@ impl Program {
 /// Partials as the bytes of one tile: the format, then of each its length (4 bytes) and its bytes.
 fn encode<'a>(partials: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut tile = vec![FORMAT];
-    for partial in partials {
-        tile.extend((partial.len() as u32).to_le_bytes());
-        tile.extend(partial);
-    }
+    partials.for_each(|partial| append(&mut tile, partial));
     tile
+}
+
+fn append(tile: &mut Vec<u8>, partial: &[u8]) {
+    tile.extend((partial.len() as u32).to_le_bytes());
+    tile.extend(partial);
 }
 
 /// The level that serves a window.
