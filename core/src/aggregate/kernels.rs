@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  counts, exact sums    prefix[i] = Σ of the first i rows       a window is prefix[end] − prefix[start]
-//!  min, max              minima of blocks of 16, and of 16 blocks  a window is two look-ups of each level
+//!  min, max              minima of blocks (blocks.rs)             a window is two look-ups of each level
 //! ```
 //! All work for all windows of a view is done on one index, so further windows cost only their look-ups, and what
 //! several aggregations need of the same argument is made once. Subtraction is
@@ -16,6 +16,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 
 use super::Events;
+use super::blocks::Blocks;
 use super::sum::floats;
 use crate::Result;
 
@@ -195,56 +196,22 @@ fn prefix<T: Copy + Default>(values: impl Iterator<Item = T>, add: impl Fn(T, T)
     out
 }
 
-const FAN_OUT: usize = 16;
-
-/// The smallest value of a range: blocks of 16 rows, in them the minima from the block's start and to its end, and the
-/// same again over the blocks' minima. A range is two look-ups a level, and one scan inside of a block.
-pub(super) struct Minima(Vec<Level>);
-
-struct Level {
-    values: Vec<i64>,
-    /// The least of the block up to and with this row.
-    up_to: Vec<i64>,
-    /// The least of the block from this row on.
-    from: Vec<i64>,
-}
-
-impl Level {
-    fn new(values: Vec<i64>) -> Self {
-        let (mut up_to, mut from) = (values.clone(), values.clone());
-        up_to.chunks_mut(FAN_OUT).for_each(|b| (1..b.len()).for_each(|i| b[i] = b[i].min(b[i - 1])));
-        from.chunks_mut(FAN_OUT).for_each(|b| (1..b.len()).rev().for_each(|i| b[i - 1] = b[i - 1].min(b[i])));
-        Self { values, up_to, from }
-    }
-}
+/// The smallest value of a range.
+pub(super) struct Minima(Blocks<i64>);
 
 impl Minima {
     /// A row that does not count is `i64::MAX`.
     pub(super) fn new(rows: Vec<i64>) -> Self {
-        let mut levels = vec![Level::new(rows)];
-        while let Some(last) = levels.last().filter(|l| l.values.len() > FAN_OUT) {
-            let blocks = last.from.iter().step_by(FAN_OUT).copied().collect();
-            levels.push(Level::new(blocks));
-        }
-        Self(levels)
+        Self(Blocks::new(rows, lower))
     }
 
     pub(super) fn of(&self, range: &Range<usize>) -> i64 {
-        let (mut low, mut high, mut found) = (range.start, range.end, i64::MAX);
-        for level in &self.0 {
-            if low / FAN_OUT == high.saturating_sub(1) / FAN_OUT || low >= high {
-                return found.min(least(&level.values[low.min(high)..high]));
-            }
-            found = found.min(level.from[low]).min(level.up_to[high - 1]);
-            // The blocks between those of the first and the last row.
-            (low, high) = (low / FAN_OUT + 1, (high - 1) / FAN_OUT);
-        }
-        found
+        self.0.of(range, i64::MAX, lower)
     }
 }
 
-fn least(values: &[i64]) -> i64 {
-    values.iter().fold(i64::MAX, |a, b| a.min(*b))
+fn lower(least: &mut i64, value: &i64) {
+    *least = (*least).min(*value);
 }
 
 #[cfg(test)]
@@ -261,7 +228,7 @@ mod tests {
         #[test]
         fn the_minimum_of_a_range_is_what_a_scan_finds(rows in prop::collection::vec(any::<i64>(), 0..700), a: usize, b: usize) {
             let range = range(rows.len(), a, b);
-            prop_assert_eq!(Minima::new(rows.clone()).of(&range), least(&rows[range]));
+            prop_assert_eq!(Minima::new(rows.clone()).of(&range), rows[range].iter().copied().min().unwrap_or(i64::MAX));
         }
 
         #[test]

@@ -9,6 +9,7 @@
 //! Every evaluator — as-of join, tile backfill, stream, online read — is made of these steps only, and because a merge
 //! does not depend on order, all of them give the same value.
 
+mod blocks;
 mod bucketed;
 mod decayed;
 mod distinct;
@@ -37,6 +38,7 @@ pub(crate) use kernels::Memo;
 
 use crate::Result;
 use crate::definition::Micros;
+use blocks::Blocks;
 
 /// Events of one or several entities, in columns of equal length.
 #[derive(Debug, Clone, Copy)]
@@ -179,17 +181,6 @@ impl<A: Aggregation> Typed<A> {
         Ok(lifted)
     }
 
-    fn merged(&self, left: Option<&A::Partial>, right: Option<&A::Partial>) -> Option<A::Partial> {
-        match (left, right) {
-            (Some(left), Some(right)) => {
-                let mut both = left.clone();
-                self.0.merge(&mut both, right);
-                Some(both)
-            }
-            (one, other) => one.or(other).cloned(),
-        }
-    }
-
     fn merge_into(&self, into: &mut Option<A::Partial>, other: Option<&A::Partial>) {
         match (into.as_mut(), other) {
             (Some(into), Some(other)) => self.0.merge(into, other),
@@ -206,71 +197,17 @@ impl<A: Aggregation> Typed<A> {
         Ok(merged)
     }
 
-    /// The merge of the rows of each range.
-    fn ranges(&self, blocks: &[Level<A::Partial>], ranges: &[Range<usize>]) -> Vec<Option<A::Partial>> {
+    /// The merge of the rows of each range; equal ranges in a row are merged once.
+    fn ranges(&self, blocks: &Blocks<Option<A::Partial>>, ranges: &[Range<usize>]) -> Vec<Option<A::Partial>> {
         let mut out: Vec<Option<A::Partial>> = Vec::with_capacity(ranges.len());
         for (i, range) in ranges.iter().enumerate() {
             match i.checked_sub(1).filter(|last| ranges[*last] == *range) {
                 Some(last) => out.push(out[last].clone()),
-                None => out.push(self.range(blocks, range)),
+                None => out.push(blocks.of(range, None, |into, other| self.merge_into(into, other.as_ref()))),
             }
         }
         out
     }
-
-    fn range(&self, blocks: &[Level<A::Partial>], range: &Range<usize>) -> Option<A::Partial> {
-        let (mut low, mut high, mut merged) = (range.start, range.end, None);
-        for level in blocks {
-            if low >= high {
-                break;
-            }
-            if low / BLOCK == (high - 1) / BLOCK {
-                level.rows[low..high].iter().for_each(|p| self.merge_into(&mut merged, p.as_ref()));
-                break;
-            }
-            self.merge_into(&mut merged, level.from[low].as_ref());
-            self.merge_into(&mut merged, level.up_to[high - 1].as_ref());
-            // The blocks between those of the first and the last row.
-            (low, high) = (low / BLOCK + 1, (high - 1) / BLOCK);
-        }
-        merged
-    }
-
-    /// Blocks of 16 rows, in each the merges from its start and to its end, and the same again over the blocks, so that
-    /// any range is a few merges, and all windows share them. Nothing is ever subtracted.
-    fn blocks(&self, rows: Vec<Option<A::Partial>>) -> Vec<Level<A::Partial>> {
-        let mut levels = vec![self.level(rows)];
-        while let Some(last) = levels.last().filter(|l| l.rows.len() > BLOCK) {
-            let next = self.level(last.from.iter().step_by(BLOCK).cloned().collect());
-            levels.push(next);
-        }
-        levels
-    }
-
-    fn level(&self, rows: Vec<Option<A::Partial>>) -> Level<A::Partial> {
-        let mut up_to: Vec<Option<A::Partial>> = Vec::with_capacity(rows.len());
-        for (i, row) in rows.iter().enumerate() {
-            let before = i.checked_sub(1).filter(|_| i % BLOCK > 0).and_then(|i| up_to[i].as_ref());
-            let merged = self.merged(before, row.as_ref());
-            up_to.push(merged);
-        }
-        let mut from = rows.clone();
-        for i in (1..rows.len()).rev().filter(|i| i % BLOCK > 0) {
-            from[i - 1] = self.merged(rows[i - 1].as_ref(), from[i].as_ref());
-        }
-        Level { rows, up_to, from }
-    }
-}
-
-const BLOCK: usize = 16;
-
-/// Partials of rows, or of blocks of the level before.
-struct Level<P> {
-    rows: Vec<Option<P>>,
-    /// The merge of the block up to and with this one.
-    up_to: Vec<Option<P>>,
-    /// The merge of the block from this one on.
-    from: Vec<Option<P>>,
 }
 
 impl<A: Aggregation> Aggregator for Typed<A> {
@@ -286,7 +223,7 @@ impl<A: Aggregation> Aggregator for Typed<A> {
         if let Some(values) = self.0.windows(events, ranges)? {
             return Ok(values);
         }
-        let blocks = self.blocks(self.lift(events)?);
+        let blocks = Blocks::new(self.lift(events)?, |into, other| self.merge_into(into, other.as_ref()));
         ranges.iter().map(|ranges| self.0.finish_at(&self.ranges(&blocks, ranges), at)).collect()
     }
 
