@@ -113,7 +113,7 @@ async fn threads_batches_and_memory_change_no_bit_of_a_result() {
 }
 
 /// 100 days of events in order of time, and labels of the last five: rows read, and the features.
-async fn scanned(labels: &str) -> (usize, Vec<String>) {
+async fn scanned(labels: &str, setting: &str) -> (usize, Vec<String>) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
     let session = Session::open(Project::at(folder.path()), &Extensions::default()).expect("a session");
@@ -135,26 +135,82 @@ async fn scanned(labels: &str) -> (usize, Vec<String>) {
     let (copies, tables) = files.split_at(files.find("CREATE").expect("tables"));
     session.sql(copies).await.expect("files");
     session.sql(tables).await.expect("tables");
+    if !setting.is_empty() {
+        session.sql(setting).await.expect("a setting");
+    }
     let query =
         "SELECT l.k, l.at, f.* FROM labels l ASOF JOIN f MATCH_CONDITION (l.at > f.t) ON l.k = f.k ORDER BY l.at";
     let rows = session.sql(query).await.expect("rows").iter().flat_map(lines).collect();
     let explained = session.sql(&format!("EXPLAIN ANALYZE {query}")).await.expect("a plan");
     let plan = explained.iter().flat_map(lines).collect::<Vec<_>>().join("\n");
-    let right =
-        plan.lines().rfind(|l| l.contains("DataSourceExec") && l.contains("events")).expect("a scan of the events");
-    let read = right.split("output_rows=").nth(1).expect("its rows").split(',').next().expect("a number");
-    let read = match read.strip_suffix('K') {
+    (rows_read(&plan, "events"), rows)
+}
+
+/// The rows that the scan of a table's files gave.
+fn rows_read(plan: &str, table: &str) -> usize {
+    let scan = plan.lines().rfind(|l| l.contains("DataSourceExec") && l.contains(table)).expect("a scan");
+    let read = scan.split("output_rows=").nth(1).expect("its rows").split(',').next().expect("a number");
+    match read.strip_suffix('K') {
         Some(thousands) => (thousands.trim().parse::<f64>().expect("a number") * 1000.0) as usize,
-        None => read.parse().unwrap_or_else(|_| panic!("{right}")),
-    };
-    (read, rows)
+        None => read.parse().unwrap_or_else(|_| panic!("{scan}")),
+    }
 }
 
 #[tokio::test]
 async fn events_that_no_label_can_see_are_not_read() {
-    let (all, wanted) = scanned("CSV").await;
-    let (some, rows) = scanned("PARQUET").await;
+    let (all, wanted) = scanned("CSV", "SET datafusion.optimizer.enable_join_dynamic_filter_pushdown = false").await;
+    let (known, rows) = scanned("PARQUET", "").await;
     assert_eq!(rows, wanted);
     assert_eq!(all, 100_000, "text files say nothing of their times");
-    assert!(some < 25_000, "ten of a hundred days are in reach, but {some} rows were read");
+    assert!(known < 25_000, "ten of a hundred days are in reach, but {known} rows were read");
+    let (found, rows) = scanned("CSV", "").await;
+    assert_eq!(rows, wanted);
+    assert!(found < 25_000, "the times of the labels are known once they are read, but {found} rows were read");
+}
+
+/// A table of 100,000 rows by key, and a few labels of few keys: rows of the table that are read, and the plan.
+async fn looked_up(filter: &str) -> (usize, String, Vec<String>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let session = Session::open(Project::at(folder.path()), &Extensions::default()).expect("a session");
+    let copies = format!(
+        "COPY (SELECT value / 100 AS k, to_timestamp_micros(value % 100 * 1000000) AS t, value AS v FROM range(100000)) TO '{}' STORED AS PARQUET OPTIONS (max_row_group_size 5000);
+         COPY (SELECT value % 4 * 7 + 500 AS k, to_timestamp_micros(value * 1000000 + 500000) AS at, value AS n FROM range(90)) TO '{}' STORED AS CSV OPTIONS ('format.has_header' 'true')",
+        at("rows"),
+        at("labels"),
+    );
+    session.sql(&copies).await.expect("files");
+    let tables = format!(
+        "CREATE EXTERNAL TABLE rows STORED AS PARQUET LOCATION '{}';
+         CREATE EXTERNAL TABLE labels (k BIGINT, at TIMESTAMP, n BIGINT) STORED AS CSV LOCATION '{}' OPTIONS ('format.has_header' 'true')",
+        at("rows/"),
+        at("labels/"),
+    );
+    session.sql(&tables).await.expect("tables");
+    let query = format!(
+        "SELECT l.n, l.k, r.v FROM labels l ASOF JOIN rows r MATCH_CONDITION (l.at >= r.t) ON l.k = r.k {filter} ORDER BY l.n"
+    );
+    let rows = session.sql(&query).await.expect("rows").iter().flat_map(lines).collect();
+    let explained = session.sql(&format!("EXPLAIN ANALYZE {query}")).await.expect("a plan");
+    let plan = explained.iter().flat_map(lines).collect::<Vec<_>>().join("\n");
+    (rows_read(&plan, "rows"), plan, rows)
+}
+
+#[tokio::test]
+async fn keys_of_the_left_side_prune_the_right_one() {
+    let (read, plan, rows) = looked_up("").await;
+    assert_eq!(rows.len(), 90);
+    assert_eq!(rows[5], "5 507 50705");
+    assert!(read < 30_000, "keys 500 to 521 are in few of the row groups, but {read} rows were read: {plan}");
+}
+
+#[tokio::test]
+async fn filters_go_below_an_asof_join() {
+    let (read, plan, rows) = looked_up("WHERE l.k = 507 AND l.n > 20 AND r.v % 2 = 1").await;
+    let wanted: Vec<String> = (21..90).filter(|n| n % 4 == 1).map(|n| format!("{n} 507 {}", 50700 + n)).collect();
+    assert_eq!(rows, wanted.into_iter().filter(|r| r.ends_with(['1', '3', '5', '7', '9'])).collect::<Vec<_>>());
+    assert!(read < 30_000, "key 507 is in few of the row groups, but {read} rows were read: {plan}");
+    let below = plan.split("AsOfJoinExec").nth(1).expect("a join");
+    assert!(below.matches("FilterExec: k@0 = 507").count() == 2 && below.contains("n@2 > 20"), "{plan}");
+    assert!(!below.contains("% 2 = 1"), "what reads the right side stays above: {plan}");
 }

@@ -7,4 +7,5 @@ mod diagnostics;
 mod engine;
 mod kill;
 mod oracle;
+mod oracle_lists;
 mod semantics;

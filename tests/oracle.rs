@@ -16,12 +16,12 @@ const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;
 
 #[derive(Debug, Clone)]
-struct Event {
+pub(crate) struct Event {
     key: Option<&'static str>,
-    time: Option<i64>,
-    seq: i64,
-    value: Option<f64>,
-    flag: bool,
+    pub(crate) time: Option<i64>,
+    pub(crate) seq: i64,
+    pub(crate) value: Option<f64>,
+    pub(crate) flag: bool,
 }
 
 /// Times that collide, sit on hops, and sit one microsecond beside them.
@@ -35,7 +35,7 @@ fn key() -> impl Strategy<Value = Option<&'static str>> {
     prop_oneof![8 => Just(Some("a")), 3 => Just(Some("b")), 1 => Just(Some("c")), 1 => Just(None)]
 }
 
-fn events() -> impl Strategy<Value = Vec<Event>> {
+pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
     let time = prop_oneof![15 => time().prop_map(Some), 1 => Just(None)];
     let value = prop_oneof![6 => (-50i32..50).prop_map(|v| Some(f64::from(v) / 4.0)), 1 => Just(None)];
     let event = (key(), time, value, any::<bool>());
@@ -45,14 +45,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-fn requests() -> impl Strategy<Value = Vec<(Option<&'static str>, Option<i64>)>> {
+pub(crate) fn requests() -> impl Strategy<Value = Vec<(Option<&'static str>, Option<i64>)>> {
     prop::collection::vec((key(), prop_oneof![20 => time().prop_map(Some), 1 => Just(None)]), 1..25)
 }
 
 /// Windows, and the first instant inside and after each, for T and a function that rounds to the hop of the length.
-type Edges = fn(i64, &dyn Fn(i64, i64) -> i64) -> (i64, i64);
+pub(crate) type Edges = fn(i64, &dyn Fn(i64, i64) -> i64) -> (i64, i64);
 const BIN: i64 = 2 * HOUR;
-const WINDOWS: [(&str, Edges); 6] = [
+pub(crate) const WINDOWS: [(&str, Edges); 6] = [
     ("RANGE INTERVAL '1 hour' PRECEDING", |t, hop| (hop(t - HOUR, 5 * MINUTE), t)),
     ("RANGE INTERVAL '1 day' PRECEDING", |t, hop| (hop(t - 24 * HOUR, HOUR), t)),
     ("RANGE UNBOUNDED PRECEDING", |t, _| (i64::MIN, t)),
@@ -65,7 +65,7 @@ const WINDOWS: [(&str, Edges); 6] = [
         |t, _| (t - t.rem_euclid(BIN) - 4 * HOUR, t - t.rem_euclid(BIN)),
     ),
 ];
-const CALLS: [&str; 23] = [
+const CALLS: [&str; 29] = [
     "count(*)",
     "count(v)",
     "sum(v)",
@@ -89,6 +89,12 @@ const CALLS: [&str; 23] = [
     "count_distinct(v, 5)",
     "decayed_sum(v, INTERVAL '1 hour')",
     "decayed_avg(v, INTERVAL '1 hour')",
+    "decayed_count(v, INTERVAL '1 hour')",
+    "bool_or(flag)",
+    "min_by(s, v)",
+    "covar_samp(v, s)",
+    "var(v)",
+    "stddev_pop(v)",
 ];
 
 fn view(online: bool) -> String {
@@ -136,12 +142,18 @@ fn naive(call: usize, window: &[&Event], at: i64) -> Option<f64> {
             sorted.dedup();
             some(sorted.len().min(5) as f64)
         }
-        21 | 22 => {
+        21..=23 => {
             let weight = |t: i64| 0.5f64.powf((at - t) as f64 / HOUR as f64);
             let sum: f64 = known.iter().map(|(t, _, v)| v * weight(*t)).sum();
             let weights: f64 = known.iter().map(|(t, _, _)| weight(*t)).sum();
-            some(if call == 21 { sum } else { sum / weights })
+            if call == 23 { Some(weights) } else { some(if call == 21 { sum } else { sum / weights }) }
         }
+        24 => (!window.is_empty()).then(|| f64::from(u8::from(window.iter().any(|e| e.flag)))),
+        // Of equal values the earliest.
+        25 => known.iter().min_by(|a, b| a.2.total_cmp(&b.2)).map(|(_, s, _)| *s as f64),
+        26 => pair(&known, false).filter(|_| n > 1.0).map(|c| c * n / (n - 1.0)),
+        27 => (n > 1.0).then(|| squares / (n - 1.0)),
+        28 => some((squares / n).sqrt()),
         10 => sorted.get(sorted.len().saturating_sub(1) / 2).copied(),
         _ => {
             sorted.dedup();
@@ -176,7 +188,7 @@ fn pair(known: &[(i64, i64, f64)], corr: bool) -> Option<f64> {
 }
 
 /// [T − w, T) for `>`, and the same a microsecond later for `>=`; online, far edges are rounded down to the hop.
-fn window<'a>(
+pub(crate) fn window<'a>(
     events: &'a [Event],
     key: Option<&str>,
     at: Option<i64>,
@@ -191,7 +203,7 @@ fn window<'a>(
     events.iter().filter(|e| e.key == Some(key) && e.time.is_some_and(inside)).collect()
 }
 
-fn tables(session: &Session, events: &[Event], requests: &[(Option<&str>, Option<i64>)]) {
+pub(crate) fn tables(session: &Session, events: &[Event], requests: &[(Option<&str>, Option<i64>)]) {
     let column = |f: fn(&Event) -> Option<f64>| Arc::new(events.iter().map(f).collect::<Float64Array>()) as ArrayRef;
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("k", Arc::new(events.iter().map(|e| e.key).collect::<StringArray>())),
@@ -216,14 +228,14 @@ fn register(session: &Session, name: &str, columns: Vec<(&str, ArrayRef)>) {
     session.context().register_table(name, Arc::new(table)).expect("a new name");
 }
 
-fn joined(op: &str, right: &str) -> String {
+pub(crate) fn joined(op: &str, right: &str) -> String {
     format!(
         "SELECT r.id, {right}.* FROM requests r \
          ASOF JOIN {right} MATCH_CONDITION (r.at {op} {right}.t) ON r.k = {right}.k ORDER BY id"
     )
 }
 
-fn session() -> Session {
+pub(crate) fn session() -> Session {
     Session::open(Project::in_memory(), &Extensions::default()).expect("a session")
 }
 
@@ -250,12 +262,12 @@ fn close(call: usize, got: Option<f64>, want: Option<f64>) -> bool {
     }
 }
 
-fn block<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 
 /// `PROPTEST_CASES`, if it is set.
-fn cases(default: u32) -> u32 {
+pub(crate) fn cases(default: u32) -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 

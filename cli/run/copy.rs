@@ -132,6 +132,7 @@ fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
             column.encoding = (!float).then(|| "delta_binary_packed".into());
         }
     }
+    options.parquet.global.max_row_group_size = row_group_rows(copy.plan.schema().as_arrow());
     for (key, value) in &copy.options {
         let key = if key.starts_with("format.") { key.clone() } else { format!("format.{key}") };
         options
@@ -139,6 +140,15 @@ fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
             .map_err(|e| Error::from(e).context(format!("OPTIONS of COPY TO '{}'", copy.target)))?;
     }
     Ok(options)
+}
+
+/// Rows of a row group, which a writer holds in memory: those of about 64 MiB, but neither so few that readers lose time
+/// between groups nor more than is usual.
+fn row_group_rows(schema: &arrow::datatypes::Schema) -> usize {
+    /// What a value of no fixed width is taken to be.
+    const BYTES: usize = 32;
+    let bytes: usize = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(BYTES)).sum();
+    ((64 << 20) / bytes.max(1)).clamp(1 << 16, 1 << 20)
 }
 
 async fn write_as(rows: DataFrame, format: TableOptions, path: &str, options: DataFrameWriteOptions) -> Result<u64> {

@@ -134,31 +134,46 @@ impl Order {
         for g in 0..groups {
             starts[g + 1] += starts[g];
         }
-        let mut next = starts.clone();
         let total = starts[groups] as usize;
         let mut order = Self { rows: vec![0; total], times: vec![0; total], starts };
-        let mut row = 0;
-        for piece in times {
-            for (group, time) in of[row..].iter().zip(piece.values()) {
-                if known(*group) {
-                    let place = &mut next[*group as usize];
-                    order.rows[*place as usize] = row as u32;
-                    order.times[*place as usize] = *time;
-                    *place += 1;
-                }
-                row += 1;
-            }
-        }
-        order.sort_groups();
+        let mut row = 0u32;
+        let rows = times.iter().flat_map(|piece| piece.values()).map(|time| {
+            row += 1;
+            (*time, row - 1)
+        });
+        order.scatter(of, rows);
+        order.sort_groups(of);
         Ok(order)
     }
 
-    fn sort_groups(&mut self) {
-        for g in 0..self.groups() {
-            let range = self.group(g);
-            if self.times[range.clone()].is_sorted() {
-                continue;
+    /// Puts rows, given with their times, into their groups, in the order in which they are given.
+    fn scatter(&mut self, of: &[u32], rows: impl Iterator<Item = (i64, u32)>) {
+        let mut next = self.starts.clone();
+        let groups = self.groups();
+        for (time, row) in rows {
+            let group = of[row as usize] as usize;
+            if group < groups {
+                let place = &mut next[group];
+                self.rows[*place as usize] = row;
+                self.times[*place as usize] = time;
+                *place += 1;
             }
+        }
+    }
+
+    /// Few rows are sorted group by group; many are sorted by time as a whole, which takes a few passes, and dealt to
+    /// their groups again.
+    fn sort_groups(&mut self, of: &[u32]) {
+        let unsorted: Vec<usize> = (0..self.groups()).filter(|g| !self.times[self.group(*g)].is_sorted()).collect();
+        let rows: usize = unsorted.iter().map(|g| self.group(*g).len()).sum();
+        if rows > 4096 && rows > self.rows.len() / 8 {
+            let mut pairs: Vec<(i64, u32)> = self.times.iter().copied().zip(self.rows.iter().copied()).collect();
+            // Rows of one time stay in their order.
+            radix_sort(&mut pairs);
+            return self.scatter(of, pairs.into_iter());
+        }
+        for g in unsorted {
+            let range = self.group(g);
             let (times, rows) = (&self.times[range.clone()], &self.rows[range.clone()]);
             let mut pairs: Vec<(i64, u32)> = times.iter().copied().zip(rows.iter().copied()).collect();
             pairs.sort_unstable();
@@ -176,6 +191,32 @@ impl Order {
     /// The places of a group in `rows` and `times`.
     pub(crate) fn group(&self, g: usize) -> Range<usize> {
         self.starts[g] as usize..self.starts[g + 1] as usize
+    }
+}
+
+/// Sorts by time, digit by digit from the lowest on (Knuth, "The art of computer programming", volume 3, 5.2.5). Pairs of
+/// one time stay in their order.
+fn radix_sort(pairs: &mut Vec<(i64, u32)>) {
+    const BITS: u32 = 11;
+    let Some(least) = pairs.iter().map(|(time, _)| *time).min() else { return };
+    let most = pairs.iter().map(|(time, _)| *time).max().unwrap_or(least);
+    let key = |time: i64| time.wrapping_sub(least) as u64;
+    let width = u64::BITS - key(most).leading_zeros();
+    let mut other = vec![(0, 0); pairs.len()];
+    for shift in (0..width).step_by(BITS as usize) {
+        let digit = |time: i64| (key(time) >> shift) as usize & ((1 << BITS) - 1);
+        let mut next = [0u32; 1 << BITS];
+        pairs.iter().for_each(|(time, _)| next[digit(*time)] += 1);
+        let mut start = 0;
+        for place in &mut next {
+            (*place, start) = (start, start + *place);
+        }
+        for pair in pairs.iter() {
+            let place = &mut next[digit(pair.0)];
+            other[*place as usize] = *pair;
+            *place += 1;
+        }
+        std::mem::swap(pairs, &mut other);
     }
 }
 
@@ -204,6 +245,7 @@ pub(crate) fn concatenate(schema: &Schema, batches: Vec<RecordBatch>, unused: us
 mod tests {
     use super::*;
     use arrow::array::StringArray;
+    use proptest::prelude::*;
 
     #[test]
     fn rows_are_grouped_by_key_and_ordered_by_time() {
@@ -230,6 +272,24 @@ mod tests {
             let mut of = Vec::new();
             found.intern(&keys, 5, &mut of).unwrap();
             assert_eq!((of[0] == of[3], of[0] == of[2], of[1], of[4] == of[2]), (true, false, NONE, false));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn many_rows_are_ordered_as_few_are(
+            rows in prop::collection::vec((0u32..5, prop_oneof![-40i64..40, any::<i64>()]), 4100..4300),
+        ) {
+            let (of, times): (Vec<u32>, Vec<i64>) = rows.iter().copied().unzip();
+            let order = Order::new(&of, &[times.clone().into()], 4).unwrap();
+            for group in 0..4 {
+                let mut wanted: Vec<_> = (0..of.len()).filter(|row| of[*row] == group as u32).collect();
+                wanted.sort_by_key(|row| times[*row]);
+                let found: Vec<_> = order.rows[order.group(group)].iter().map(|row| *row as usize).collect();
+                prop_assert_eq!(&found, &wanted);
+                let wanted: Vec<_> = wanted.into_iter().map(|row| times[row]).collect();
+                prop_assert_eq!(&order.times[order.group(group)], &wanted[..]);
+            }
         }
     }
 

@@ -26,6 +26,8 @@ use datafusion::physical_plan::metrics::{
 use datafusion::physical_plan::spill::get_record_batch_memory_size;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
+use crate::asof::Watch;
+
 /// Parts that a partition is split into when memory is short.
 const PARTS: usize = 16;
 /// Rows that are gathered for a file before they are written.
@@ -41,6 +43,8 @@ type Files = Vec<Arc<dyn SpillFile>>;
 pub(crate) struct Input {
     pub(crate) stream: SendableRecordBatchStream,
     pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Sees its rows before the next input is read.
+    pub(crate) watch: Option<Watch>,
 }
 
 /// The values of `exprs` over a batch.
@@ -132,11 +136,12 @@ async fn collect(
     let mut streams = Vec::with_capacity(inputs.len());
     for (input, manager) in inputs.into_iter().zip(managers) {
         buffers.push(Buffer { keys: input.keys, manager, held: vec![], split: None });
-        streams.push(input.stream);
+        streams.push((input.stream, input.watch));
     }
-    for (number, mut stream) in streams.into_iter().enumerate() {
+    for (number, (mut stream, mut watch)) in streams.into_iter().enumerate() {
         while let Some(batch) = stream.next().await {
             let batch = batch?;
+            watch.as_mut().map_or(Ok(()), |w| w.observe(&batch))?;
             if buffers[0].split.is_none()
                 && let Err(e) = reservation.try_grow(cost(&batch))
             {
@@ -147,6 +152,9 @@ async fn collect(
                 reservation.free();
             }
             buffers[number].push(batch)?;
+        }
+        if let Some(watch) = watch {
+            watch.done().await?;
         }
     }
     let mut parts: Vec<Vec<Stored>> = Vec::new();

@@ -11,10 +11,11 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use featurectl_core::asof::{AsOfPlanner, FeatureRelations};
+use featurectl_core::asof::{AsOfPlanner, FeatureRelations, PushFiltersBelowAsOf};
 use featurectl_core::tile::TilePlanner;
 
 /// How much of the machine a session takes.
@@ -45,10 +46,20 @@ pub fn local(
         .with_default_features()
         .with_config(config(options)?)
         .with_runtime_env(runtime.build_arc()?)
+        .with_optimizer_rules(optimizer_rules())
         .with_query_planner(Arc::new(Planner(planners)))
         .with_relation_planners(vec![relations])
         .build();
     Ok(SessionContext::new_with_state(state))
+}
+
+/// DataFusion's rules and ours, right after the one that pushes filters down to an as-of join, before others put
+/// projections between the two.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    let place = rules.iter().position(|r| r.name() == "push_down_filter").map_or(rules.len(), |p| p + 1);
+    rules.insert(place, Arc::new(PushFiltersBelowAsOf));
+    rules
 }
 
 /// The settings that must be the same wherever the dialect is planned. Strings are `Utf8` everywhere, since view types
@@ -61,6 +72,14 @@ fn config(options: &LocalOptions) -> Result<SessionConfig> {
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_str("datafusion.execution.parquet.compression", "snappy");
     let threads = options.threads.unwrap_or_else(|| config.target_partitions());
+    let config = match options.memory_bytes {
+        // What each sort keeps for its merge must leave the others something of a small limit.
+        Some(bytes) => {
+            let kept = config.options().execution.sort_spill_reservation_bytes;
+            config.with_sort_spill_reservation_bytes(kept.min(bytes / (16 * threads.max(1))))
+        }
+        None => config,
+    };
     let each = if options.memory_bytes.is_some() { 1 } else { PARTITIONS_PER_THREAD };
     Ok(config.with_target_partitions(threads.max(1) * each))
 }

@@ -56,6 +56,14 @@ impl DoubleDouble {
         Self { hi, lo }
     }
 
+    pub(super) fn high(self) -> f64 {
+        self.hi
+    }
+
+    pub(super) fn low(self) -> f64 {
+        self.lo
+    }
+
     pub(super) fn value(self) -> f64 {
         self.hi + self.lo
     }

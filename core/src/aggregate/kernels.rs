@@ -17,6 +17,7 @@ use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 
 use super::Events;
 use super::blocks::Blocks;
+use super::double_double::DoubleDouble;
 use super::sum::floats;
 use crate::Result;
 
@@ -106,6 +107,21 @@ pub(super) fn float_sums(
     shared(events, "float sums of ranges", Some(arg), ranges, values).map(|values| Some(values.as_ref().clone()))
 }
 
+/// The exact sums of the counted floats of an argument, and of their squares; `None` if there are no exact ones.
+pub(super) fn sums_and_squares(events: &Events<'_>, arg: &ArrayRef) -> Result<Option<[Arc<Option<Sums>>; 3]>> {
+    let counted = || counted(events, Some(arg));
+    let sums = shared(events, "float sums", Some(arg), &[], || Ok(Sums::of_floats(&floats(arg)?, counted().as_ref())))?;
+    // A square is two doubles, each of which has exact sums of its own.
+    let part = |what, part: fn(DoubleDouble) -> f64| {
+        shared(events, what, Some(arg), &[], || {
+            let squares: Float64Array = floats(arg)?.unary(|x| part(DoubleDouble::square(x)));
+            Ok(Sums::of_floats(&squares, counted().as_ref()))
+        })
+    };
+    let all = [sums, part("squares", DoubleDouble::high)?, part("low parts of squares", DoubleDouble::low)?];
+    Ok(all.iter().all(|s| s.is_some()).then_some(all))
+}
+
 /// How many rows of a range count: a bit a row, and how many of them are set before each word of 64.
 pub(super) struct Counts(Option<(Vec<u64>, Vec<u32>)>);
 
@@ -130,6 +146,9 @@ impl Counts {
     }
 }
 
+/// Bits that an exact sum of floats may take, beside its sign.
+const SUM_BITS: u32 = 124;
+
 /// Exact sums of a range, as integers of a common unit, which is a power of two.
 pub(super) struct Sums {
     prefix: Vec<i128>,
@@ -150,29 +169,45 @@ impl Sums {
             Some(counted) if !counted.value(row) => 0.0,
             _ => values.value(row),
         };
+        // The lowest bit that is set in any of them, and one above the highest, as biased exponents.
         let (mut least, mut most) = (i32::MAX, i32::MIN);
         for row in 0..values.len() {
             let bits = value(row).to_bits() & (u64::MAX >> 1);
             if bits != 0 {
-                let exponent = (bits >> 52) as i32;
-                (least, most) = (least.min(exponent), most.max(exponent));
+                let (exponent, whole) = parts(bits);
+                (least, most) = (least.min(exponent + whole.trailing_zeros() as i32), most.max(exponent + 53));
             }
         }
         let width = 64 - (values.len() as u64).leading_zeros() as i32;
-        if most == 0x7FF || (most > i32::MIN && most - least + 53 + width > 126) {
+        if most >= 0x7FF + 53 || (most > i32::MIN && most - least + width > SUM_BITS as i32) {
             return None;
         }
-        let least = least.clamp(1, 0x7FE);
+        let least = if most == i32::MIN { 1 } else { least };
         let fixed = |row: usize| {
             let bits = value(row).to_bits();
-            let (exponent, fraction) = ((bits >> 52 & 0x7FF) as i32, bits & ((1 << 52) - 1));
-            let whole = if exponent == 0 { fraction } else { fraction | 1 << 52 };
-            let shifted = i128::from(whole) << (exponent.max(least) - least);
+            let (exponent, whole) = parts(bits & (u64::MAX >> 1));
+            let (up, down) = ((exponent - least).max(0), (least - exponent).max(0));
+            // Bits below the lowest one are not set; a shift of all 64 is one of a zero.
+            let shifted = i128::from(whole.checked_shr(down as u32).unwrap_or(0)) << up;
             if bits >> 63 == 1 { -shifted } else { shifted }
         };
         let (exponent, half) = (least - 1075, (least - 1075) / 2);
         let unit = [2f64.powi(half), 2f64.powi(exponent - half)];
         Some(Self { prefix: prefix((0..values.len()).map(fixed), |a, b| a + b), unit })
+    }
+
+    /// The sum to the 106 bits of two doubles.
+    pub(super) fn double_double(&self, range: &Range<usize>) -> DoubleDouble {
+        /// Two integers of this many bits hold a sum of [`SUM_BITS`].
+        const HALF: u32 = SUM_BITS / 2;
+        let units = self.units(range);
+        let halves = [(units >> HALF) as i64, (units & ((1 << HALF) - 1)) as i64];
+        // What a double leaves of 62 bits is a double.
+        let [high, low] = halves.map(|half| (half as f64, (half - half as f64 as i64) as f64));
+        let scaled = |v: f64| v * self.unit[0] * self.unit[1];
+        let up = 2f64.powi(HALF as i32);
+        let two = |(v, rest): (f64, f64), by: f64| DoubleDouble::from(scaled(v * by)).add(scaled(rest * by).into());
+        two(high, up).add(two(low, 1.0))
     }
 
     pub(super) fn units(&self, range: &Range<usize>) -> i128 {
@@ -183,6 +218,12 @@ impl Sums {
     pub(super) fn value(&self, range: &Range<usize>) -> f64 {
         self.units(range) as f64 * self.unit[0] * self.unit[1]
     }
+}
+
+/// The biased exponent of the lowest bit of a double's 53, and those bits; the sign is left out.
+fn parts(bits: u64) -> (i32, u64) {
+    let (exponent, fraction) = ((bits >> 52) as i32, bits & ((1 << 52) - 1));
+    if exponent == 0 { (1, fraction) } else { (exponent, fraction | 1 << 52) }
 }
 
 fn prefix<T: Copy + Default>(values: impl Iterator<Item = T>, add: impl Fn(T, T) -> T) -> Vec<T> {

@@ -1,11 +1,13 @@
 //! Variance, skewness, kurtosis, covariance and correlation.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array};
 use arrow::datatypes::DataType;
 
 use super::double_double::{DoubleDouble, Reader};
+use super::kernels::{Seen, sums_and_squares};
 use super::sum::floats;
 use super::{Aggregation, Events, Inverse};
 use crate::Result;
@@ -49,6 +51,24 @@ impl Aggregation for Variance {
     fn lift(&self, events: &Events<'_>) -> Result<Vec<Option<Moments>>> {
         let lift = |x: f64| Moments { n: 1, sum: x.into(), squares: DoubleDouble::square(x) };
         Ok(floats(&events.args[0])?.iter().map(|v| v.map(lift)).collect())
+    }
+
+    fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        let Some(exact) = sums_and_squares(events, &events.args[0])? else { return Ok(None) };
+        let [Some(sums), Some(high), Some(low)] = exact.each_ref().map(|s| s.as_ref().as_ref()) else {
+            return Ok(None);
+        };
+        let one = |r: &&[Range<usize>]| {
+            let seen = Seen::new(events, Some(&events.args[0]), r)?;
+            let moments = |(range, n): (&Range<usize>, &u32)| Moments {
+                n: u64::from(*n),
+                sum: sums.double_double(range),
+                squares: high.double_double(range).add(low.double_double(range)),
+            };
+            let value = |of: (&Range<usize>, &u32)| (*of.1 > 0).then(|| self.value(&moments(of))).flatten();
+            Ok(Arc::new(r.iter().zip(&seen.counts).map(value).collect::<Float64Array>()) as ArrayRef)
+        };
+        ranges.iter().map(one).collect::<Result<_>>().map(Some)
     }
 
     fn inverse(&self) -> Option<Inverse<Self::Partial>> {

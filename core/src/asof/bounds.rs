@@ -41,36 +41,47 @@ pub(super) fn within_reach(
     let Some((first, last)) = at.downcast_ref::<Column>().and_then(|c| range(left.as_ref(), c.index())) else {
         return Ok(Arc::clone(right));
     };
-    let compare = |op, value: ScalarValue| {
-        Arc::new(BinaryExpr::new(Arc::clone(time), op, Arc::new(Literal::new(value)))) as Arc<dyn PhysicalExpr>
-    };
     let time_type = time.data_type(&right.schema())?;
     let there = time.downcast_ref::<Column>().and_then(|c| range(right.as_ref(), c.index()));
-    let filters = match view {
-        None if first.data_type() != time_type => vec![],
-        None => match op {
-            MatchOp::Gt => vec![compare(Operator::Lt, last)],
-            MatchOp::GtEq => vec![compare(Operator::LtEq, last)],
-            MatchOp::Lt => vec![compare(Operator::Gt, first)],
-            MatchOp::LtEq => vec![compare(Operator::GtEq, first)],
-        },
-        Some(_) if time_type != DataType::Timestamp(TimeUnit::Microsecond, None) => vec![],
-        Some(view) => {
-            let (first, last) = (near(&first, op)?, near(&last, op)?);
-            if let Some((from, to)) = there
-                && !pays(micros_of(&from)?..micros_of(&to)?, reach(view, first).unwrap_or(Micros::MIN)..last)
-            {
-                return Ok(Arc::clone(right));
-            }
-            let micros = |t| ScalarValue::TimestampMicrosecond(Some(t), None);
-            let low = reach(view, first).map(|t| compare(Operator::GtEq, micros(t)));
-            low.into_iter().chain([compare(Operator::Lt, micros(last))]).collect()
+    if let (Some(view), Some((from, to))) = (view, &there) {
+        let wanted = reach(view, near(&first, op)?).unwrap_or(Micros::MIN)..near(&last, op)?;
+        if !pays(micros_of(from)?..micros_of(to)?, wanted) {
+            return Ok(Arc::clone(right));
         }
+    }
+    let compare = |(op, value): (Operator, ScalarValue)| {
+        Arc::new(BinaryExpr::new(Arc::clone(time), op, Arc::new(Literal::new(value)))) as Arc<dyn PhysicalExpr>
     };
+    let filters = time_bounds(&first, &last, &time_type, op, view)?.into_iter().map(compare);
     let both = |a, b| Arc::new(BinaryExpr::new(a, Operator::And, b)) as Arc<dyn PhysicalExpr>;
-    Ok(match filters.into_iter().reduce(both) {
+    Ok(match filters.reduce(both) {
         Some(filter) => Arc::new(FilterExec::try_new(filter, Arc::clone(right))?),
         None => Arc::clone(right),
+    })
+}
+
+/// What the times of right rows must be to be seen by a left row with a time in [`first`, `last`].
+pub(super) fn time_bounds(
+    first: &ScalarValue,
+    last: &ScalarValue,
+    time_type: &DataType,
+    op: MatchOp,
+    view: Option<&FeatureView>,
+) -> Result<Vec<(Operator, ScalarValue)>> {
+    Ok(match view {
+        None if first.data_type() != *time_type => vec![],
+        None => match op {
+            MatchOp::Gt => vec![(Operator::Lt, last.clone())],
+            MatchOp::GtEq => vec![(Operator::LtEq, last.clone())],
+            MatchOp::Lt => vec![(Operator::Gt, first.clone())],
+            MatchOp::LtEq => vec![(Operator::GtEq, first.clone())],
+        },
+        Some(_) if *time_type != DataType::Timestamp(TimeUnit::Microsecond, None) => vec![],
+        Some(view) => {
+            let micros = |t| ScalarValue::TimestampMicrosecond(Some(t), None);
+            let low = reach(view, near(first, op)?).map(|t| (Operator::GtEq, micros(t)));
+            low.into_iter().chain([(Operator::Lt, micros(near(last, op)?))]).collect()
+        }
     })
 }
 

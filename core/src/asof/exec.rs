@@ -5,20 +5,25 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array};
-use arrow::compute::{concat, take};
+use arrow::compute::{concat, max, min, take};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
+use datafusion::physical_expr::expressions::DynamicFilterPhysicalExpr;
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{
     Boundedness, EmissionType, ReplaceChildrenOptions, apply_expression_roots,
+};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildFilterDescription, ChildPushdownResult, FilterDescription, FilterPushdownPhase, FilterPushdownPropagation,
 };
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -29,6 +34,7 @@ use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
 use super::bounds::within_reach;
 use super::node::{AsOfNode, MatchOp};
+use super::reach::Reach;
 use super::sweep;
 use super::time::{ordinals, to_micros};
 use crate::aggregate::Memo;
@@ -70,6 +76,7 @@ impl ExtensionPlanner for AsOfPlanner {
             properties: Arc::new(properties(left, node.schema().as_arrow())),
             left: Arc::clone(left),
             right,
+            reach: None,
             metrics: ExecutionPlanMetricsSet::new(),
         };
         Ok(Some(Arc::new(exec)))
@@ -100,10 +107,21 @@ pub(super) struct AsOfExec {
     view: Option<Arc<FeatureView>>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+    /// What prunes the right side once the left side is known.
+    reach: Option<Arc<Reach>>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl AsOfExec {
+    fn new_reach(&self) -> Result<Option<Reach>> {
+        let (left, right) = (self.left.schema(), self.right.schema());
+        let types = (self.left_time.data_type(&left)?, self.right_time.data_type(&right)?);
+        let keys = self.left_keys.iter().cloned().zip(self.right_keys.iter().cloned());
+        let times = (Arc::clone(&self.left_time), Arc::clone(&self.right_time));
+        let key_types = key_types(&self.right_keys, &self.right)?;
+        Ok(Reach::new(keys, times, types, self.op, self.view.clone(), &key_types))
+    }
+
     pub(super) fn left(&self) -> &Arc<dyn ExecutionPlan> {
         &self.left
     }
@@ -174,14 +192,45 @@ impl ExecutionPlan for AsOfExec {
         self.replace_children(children, ReplaceChildrenOptions::new(mode))
     }
 
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = |plan: &Arc<dyn ExecutionPlan>, keys: &Vec<Arc<dyn PhysicalExpr>>| {
-            Ok::<_, DataFusionError>(Input {
-                stream: plan.execute(partition, Arc::clone(&context))?,
-                keys: keys.clone(),
-            })
+    /// Offers the right side a filter that will be known once the left side is.
+    fn gather_filters_for_pushdown(
+        &self,
+        phase: FilterPushdownPhase,
+        parent_filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        let none = ChildFilterDescription::all_unsupported(&parent_filters);
+        let wanted = phase == FilterPushdownPhase::Post && config.optimizer.enable_join_dynamic_filter_pushdown;
+        let right = match self.new_reach()?.filter(|_| wanted && self.reach.is_none()) {
+            Some(reach) => none.clone().with_self_filter(reach.filter),
+            None => none.clone(),
         };
-        let inputs = vec![input(&self.left, &self.left_keys)?, input(&self.right, &self.right_keys)?];
+        Ok(FilterDescription::new().with_child(none).with_child(right))
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        _: FilterPushdownPhase,
+        result: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let offered = result.self_filters.get(1).and_then(|f| f.first()).map(|f| Arc::clone(&f.predicate));
+        let filter = offered.and_then(|f| Arc::downcast::<DynamicFilterPhysicalExpr>(f).ok());
+        let reach = self.new_reach()?.zip(filter).map(|(reach, filter)| Arc::new(reach.with_filter(filter)));
+        let propagation = FilterPushdownPropagation::all_unsupported(result);
+        Ok(match reach {
+            Some(reach) => propagation.with_updated_node(Arc::new(Self { reach: Some(reach), ..self.clone() })),
+            None => propagation,
+        })
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = |plan: &Arc<dyn ExecutionPlan>, keys: &Vec<Arc<dyn PhysicalExpr>>, watch| {
+            let stream = plan.execute(partition, Arc::clone(&context))?;
+            Ok::<_, DataFusionError>(Input { stream, keys: keys.clone(), watch })
+        };
+        let watch = self.reach.as_ref().map(|r| r.start(self.left.output_partitioning().partition_count()));
+        let inputs = vec![input(&self.left, &self.left_keys, watch)?, input(&self.right, &self.right_keys, None)?];
         let (exec, target) = (Arc::new(self.clone()), context.session_config().batch_size());
         let matches = MetricBuilder::new(&self.metrics).counter("matches", partition);
         let evaluate = move |rows| Evaluation::new(Arc::clone(&exec), rows, target, matches.clone());
@@ -214,9 +263,10 @@ struct Evaluation {
 
 impl Evaluation {
     fn new(exec: Arc<AsOfExec>, rows: Vec<Rows>, target: usize, matches: Count) -> Result<Self> {
-        let Ok([left, right]) = <[Rows; 2]>::try_from(rows) else {
+        let Ok([left, mut right]) = <[Rows; 2]>::try_from(rows) else {
             return internal_err!("an as-of join has two inputs");
         };
+        by_first_time(&mut right, &exec.right_time)?;
         let keys_of = |exprs: &[_], rows: &Rows| rows.iter().map(|b| columns(exprs, b)).collect::<Result<Vec<_>>>();
         let (left_keys, right_keys) = (keys_of(&exec.left_keys, &left)?, keys_of(&exec.right_keys, &right)?);
         let types = key_types(&exec.left_keys, &exec.left)?;
@@ -299,10 +349,7 @@ impl Evaluation {
         let windows = view.windows();
         let mut ranges: Vec<Vec<Range<usize>>> = vec![Vec::new(); windows.len()];
         self.for_each_group(groups, |at, times, place| {
-            let offset = place - places.start;
-            for (window, out) in windows.iter().zip(&mut ranges) {
-                sweep::windows(at, times, *window, inclusive, offset, out);
-            }
+            sweep::windows(at, times, &windows, inclusive, place - places.start, &mut ranges);
         });
         let seen = (0..asks.len()).filter(|ask| ranges.iter().any(|r| !r[*ask].is_empty()));
         self.matches.add(seen.count());
@@ -427,6 +474,39 @@ fn features(
 
 fn micros_of(pieces: &[ArrayRef]) -> Result<Vec<Int64Array>> {
     Ok(pieces.iter().map(to_micros).collect::<crate::Result<_>>()?)
+}
+
+/// Cuts batches where their times descend or leap, and puts the pieces into the order of their first times. Rows of files
+/// that are ordered by time then follow each other as in the files, whatever order they came in, and no group needs to be
+/// sorted. Rows that are in no order stay as they are.
+fn by_first_time(rows: &mut Rows, time: &Arc<dyn PhysicalExpr>) -> Result<()> {
+    /// A leap is one over as much time as this many rows take.
+    const LEAP_ROWS: i64 = 1024;
+    /// Pieces are worth their trouble from this length on.
+    const PIECE_ROWS: usize = 128;
+    let times = rows.iter().map(|batch| Ok(to_micros(&column(time, batch)?)?)).collect::<Result<Vec<_>>>();
+    // Times that are no instants are ordered later.
+    let Ok(times) = times else { return Ok(()) };
+    let total: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    let (first, last) = (times.iter().filter_map(min).min(), times.iter().filter_map(max).max());
+    let (Some(first), Some(last)) = (first, last) else { return Ok(()) };
+    let leap = (last.saturating_sub(first) / total as i64).saturating_mul(LEAP_ROWS).max(1);
+    let mut pieces = Vec::with_capacity(rows.len());
+    for (batch, times) in rows.iter().zip(&times) {
+        let times = times.values();
+        let breaks = |at: usize| !(0..=leap).contains(&times[at].saturating_sub(times[at - 1]));
+        let mut from = 0;
+        for at in (1..=times.len()).filter(|at| *at == times.len() || breaks(*at)) {
+            pieces.push((times[from], batch.slice(from, at - from)));
+            from = at;
+        }
+        if pieces.len() > rows.len() + total / PIECE_ROWS {
+            return Ok(());
+        }
+    }
+    pieces.sort_by_key(|(first, _)| *first);
+    *rows = pieces.into_iter().map(|(_, piece)| piece).collect();
+    Ok(())
 }
 
 /// Puts the rows whose time is NULL into a group.

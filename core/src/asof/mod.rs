@@ -16,12 +16,16 @@
 mod bounds;
 mod exec;
 mod node;
+mod pushdown;
+mod reach;
 mod relation;
 mod sweep;
 mod time;
 
 pub use exec::AsOfPlanner;
 pub use node::{AsOfNode, MatchOp, OnlineNode};
+pub use pushdown::PushFiltersBelowAsOf;
+pub(crate) use reach::Watch;
 pub use relation::{FeatureRelations, FeatureViewTable, Serve, SqlProblem};
 pub(crate) use relation::{check_request, service_and_table};
 pub(crate) use sweep::tile_ranges;

@@ -9,23 +9,34 @@ use std::ops::Range;
 use super::node::MatchOp;
 use crate::definition::{Micros, Window};
 
-/// The right rows inside `window` of each left row: `[start, at)`, or with `inclusive` `(start, at]`, which over whole
+/// The right rows inside each window of each left row: `[start, at)`, or with `inclusive` `(start, at]`, which over whole
 /// microseconds is the same as `[start, at)` one microsecond later. `at` and `times` ascend; `offset` is added.
 pub fn windows(
     at: &[Micros],
     times: &[Micros],
-    window: Window,
+    windows: &[Window],
     inclusive: bool,
     offset: usize,
-    out: &mut Vec<Range<usize>>,
+    out: &mut [Vec<Range<usize>>],
 ) {
-    let (mut low, mut high) = (0, 0);
-    for at in at {
-        let near = at.saturating_add(Micros::from(inclusive));
-        let (far, end) = (window.start(near), window.end(near));
-        high = gallop(times, high, |t| t < end);
-        low = gallop(times, low, |t| t < far).min(high);
-        out.push(low + offset..high + offset);
+    let near = |at: Micros| at.saturating_add(Micros::from(inclusive));
+    // Most windows end at the left row itself.
+    let mut before = 0;
+    let ends: Vec<usize> = at
+        .iter()
+        .map(|at| {
+            before = gallop(times, before, |t| t < near(*at));
+            before
+        })
+        .collect();
+    for (window, out) in windows.iter().zip(out) {
+        let (mut low, mut high) = (0, 0);
+        out.extend(at.iter().zip(&ends).map(|(at, before)| {
+            let (far, end) = (window.start(near(*at)), window.end(near(*at)));
+            high = if end == near(*at) { *before } else { gallop(times, high, |t| t < end) };
+            low = gallop(times, low, |t| t < far).min(high);
+            low + offset..high + offset
+        }));
     }
 }
 

@@ -226,7 +226,7 @@ impl ExecutionPlan for TileExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let stream = self.events.execute(partition, Arc::clone(&context))?;
-        let inputs = vec![Input { stream, keys: self.columns(self.view.entity.len()).collect() }];
+        let inputs = vec![Input { stream, keys: self.columns(self.view.entity.len()).collect(), watch: None }];
         let (view, target) = (Arc::clone(&self.view), context.session_config().batch_size());
         let evaluate = move |rows| Evaluation::new(Arc::clone(&view), rows, target);
         let stream = evaluate_by_key(self.name(), partition, &context, &self.metrics, inputs, evaluate);
