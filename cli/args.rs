@@ -93,6 +93,28 @@ pub enum Verb {
         #[arg(long, value_name = "TIME")]
         at: Option<String>,
     },
+    /// Score a table, a file or a folder of files with a model, into a folder of Parquet files
+    #[command(after_help = "\
+Each input file becomes one file of the same name, with the input's columns and rows in their order and a column of
+predictions. Files that are done are not done again, so that a run that was killed goes on where it was.
+
+Models: LightGBM (text, JSON), XGBoost (JSON, UBJSON), CatBoost (JSON), ONNX, linear (JSON), or the name of a trained one.
+Example: featurectl score model.txt data/flights.parquet --to out/scores")]
+    Score {
+        /// The file of a model, or the name of one that a job trained
+        model: String,
+        /// A Parquet, CSV or JSON file, a folder of them, or the name of a table
+        input: String,
+        /// The folder that the files go to
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Name of the column of predictions
+        #[arg(long = "as", value_name = "NAME", default_value = "prediction")]
+        column: String,
+        /// What to ask of the model
+        #[arg(long, value_enum, default_value_t = Asked::Prediction)]
+        give: Asked,
+    },
     /// Show what is defined and what was made of it
     Show {
         /// What to list
@@ -114,6 +136,21 @@ pub enum Verb {
     },
 }
 
+/// What `score` asks of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Asked {
+    /// What the library that trained it predicts: a value, a probability, or one a class.
+    Prediction,
+    /// The margins that predictions are made of.
+    Raw,
+    /// The most probable class.
+    Class,
+    /// The number of the leaf in each tree.
+    Leaf,
+    /// What each feature contributes to the margin (TreeSHAP), then the expected margin.
+    Contributions,
+}
+
 /// What `show` lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shown {
@@ -127,6 +164,8 @@ pub enum Shown {
     TrainingSets,
     /// Models.
     Models,
+    /// One model, by its name or its file: what it is, and how it is scored here.
+    Model,
     /// Runs.
     Runs,
 }

@@ -16,7 +16,7 @@ use featurectl_core::asof::{FeatureRelations, Serve};
 use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
 use featurectl_core::{Diagnostic, Error, FeatureView, OnlineStore, Result, Source};
-use featurectl_executors::score::{Model, ModelSet, predict_udf};
+use featurectl_executors::score::{Model, ModelSet, Output, Scorer, predict_udf};
 use featurectl_executors::{SharedExtensionPlanner, local};
 use featurectl_feature_store::{EmbeddedStore, Entry, OfflineStore, OnlinePlanner, Registry};
 use featurectl_trainer_bridge::HYPERPARAMETERS;
@@ -93,8 +93,8 @@ impl Session {
         let relations = Arc::new(FeatureRelations::default());
         let ctx = local(&project.options, Arc::clone(&relations), planners)?;
         connectors::register_formats(&ctx);
-        let models = Arc::new(ModelSet::default());
-        ctx.register_udf(predict_udf(Arc::clone(&models)));
+        let models = Arc::new(ModelSet::new(&project.root));
+        Output::ALL.into_iter().for_each(|output| ctx.register_udf(predict_udf(Arc::clone(&models), output)));
         for function in &extensions.functions {
             ctx.register_udf(function.clone());
         }
@@ -103,7 +103,7 @@ impl Session {
         let registry = Registry::new(project.store.join("registry"));
         for entry in registry.list(ObjectKind::Model)? {
             if let Some(path) = model_path(&project.store, &entry).filter(|p| p.is_file()) {
-                models.insert(Arc::new(Model::load(&entry.name, &path)?))?;
+                models.insert(Arc::new(Scorer::new(Model::load(&entry.name, &path)?)))?;
             }
         }
         let offline = OfflineStore::new(project.store.join("offline"));
@@ -271,7 +271,11 @@ impl Outside for World {
     }
 
     fn model_features(&self, name: &str) -> Option<Vec<String>> {
-        self.models.features(name)
+        // What is wrong with a file is said where the call is planned.
+        match self.models.load(name) {
+            Ok(()) => self.models.features(name),
+            Err(_) => Some(vec![]),
+        }
     }
 
     fn hyperparameters(&self, algorithm: &str) -> Option<&'static [&'static str]> {

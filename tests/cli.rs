@@ -9,7 +9,7 @@ pub(crate) fn featurectl(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_featurectl")).args(args).current_dir(folder).output().expect("featurectl runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn project() -> TempDir {
     folder
 }
 
-fn fails(folder: &Path, args: &[&str], code: i32, parts: &[&str]) {
+pub(crate) fn fails(folder: &Path, args: &[&str], code: i32, parts: &[&str]) {
     let output = featurectl(folder, args);
     let err = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {err}");
@@ -31,7 +31,7 @@ fn fails(folder: &Path, args: &[&str], code: i32, parts: &[&str]) {
     assert!(!err.contains("panicked"), "{err}");
 }
 
-fn job(folder: &Path, sql: &str) {
+pub(crate) fn job(folder: &Path, sql: &str) {
     std::fs::write(folder.join("test.sql"), sql).expect("a job");
 }
 

@@ -8,4 +8,5 @@ mod engine;
 mod kill;
 mod oracle;
 mod oracle_lists;
+mod score;
 mod semantics;

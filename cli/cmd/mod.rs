@@ -3,7 +3,9 @@
 mod get;
 mod init;
 mod job;
+mod model;
 mod plan;
+mod score;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use featurectl_core::{Error, Result};
 
-use crate::args::{Args, Global, Verb};
+use crate::args::{Args, Global, Shown, Verb};
 use crate::project::Project;
 use crate::session::Extensions;
 
@@ -28,6 +30,10 @@ pub(crate) async fn run(args: Args, extensions: &Extensions) -> Result<ExitCode>
         Verb::Plan { job } => plan::plan(global, extensions, &job).await,
         Verb::Run { job } => job::run(global, extensions, &job).await,
         Verb::Get { service, request, at } => get::get(global, extensions, &service, &request, at.as_deref()).await,
+        Verb::Score { model, input, to, column, give } => {
+            score::score(global, extensions, score::Request { model, input, to, column, give }).await
+        }
+        Verb::Show { what: Shown::Model, name } => model::model(global, extensions, name.as_deref()),
         Verb::Show { what, name } => show::show(global, what, name.as_deref()),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "featurectl", &mut std::io::stdout());

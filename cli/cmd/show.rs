@@ -28,7 +28,7 @@ pub(super) fn show(global: &Global, what: Shown, name: Option<&str>) -> Result<E
         Shown::Views => ObjectKind::FeatureView,
         Shown::Services => ObjectKind::FeatureService,
         Shown::TrainingSets => ObjectKind::TrainingSet,
-        Shown::Models => ObjectKind::Model,
+        Shown::Models | Shown::Model => ObjectKind::Model,
         Shown::Runs => return runs(global, &registry, name),
     };
     let entries = registry.list(kind)?;

@@ -293,6 +293,10 @@ impl Session {
             versions.push((name.clone(), version.unwrap_or_else(|| run_id.to_string())));
         }
         for name in &found.models {
+            if let Some(file) = self.models.file(name) {
+                versions.push((format!("model {name}"), file_hash(&file)?));
+                continue;
+            }
             let entry = self.registry.get(ObjectKind::Model, name)?;
             let version = entry.as_ref().and_then(|e| e.state.get("version")).and_then(|v| v.as_str());
             versions.push((format!("model {name}"), version.unwrap_or("none").to_string()));
@@ -318,6 +322,13 @@ pub(crate) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         hash.update(part);
     }
     hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The hash of a file's bytes.
+pub(crate) fn file_hash(path: &std::path::Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+    Ok(hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect())
 }
 
 /// Adds the partition column: the date of `time`, or NULL.

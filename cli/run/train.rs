@@ -59,7 +59,7 @@ impl Run<'_> {
         let session = self.session;
         let Some(entry) = session.registry.get(ObjectKind::Model, name)? else { return Ok(()) };
         match model_path(&session.project.store, &entry).filter(|p| p.is_file()) {
-            Some(path) => session.models.insert(Arc::new(score::Model::load(name, &path)?)),
+            Some(path) => session.models.insert(Arc::new(score::Scorer::new(score::Model::load(name, &path)?))),
             None => Ok(()),
         }
     }
@@ -195,12 +195,13 @@ fn measure(model: &Model, contract: &Contract, parts: &[RecordBatch; 3]) -> Resu
     if !file.is_file() {
         return Ok(json!({ "program": own }));
     }
-    let scorer = score::Model::load(&model.name, &file)?;
+    let scorer = score::Scorer::new(score::Model::load(&model.name, &file)?);
     let mut metrics = json!({ "program": own });
     for (name, rows) in PARTS.iter().zip(parts).skip(1) {
-        let features = scorer.features.iter().map(|f| column(rows, f)).collect::<Result<Vec<_>>>()?;
-        let scores = scorer.predict(&features)?;
-        metrics[*name] = figures(model, &column(rows, &model.label)?, scores.values())?;
+        let features = scorer.model().features.iter().map(|f| column(rows, f)).collect::<Result<Vec<_>>>()?;
+        if let [scores] = scorer.predict(&features)?.as_slice() {
+            metrics[*name] = figures(model, &column(rows, &model.label)?, scores)?;
+        }
     }
     Ok(metrics)
 }

@@ -79,7 +79,7 @@ pub fn over_table(plan: &LogicalPlan, table: &Arc<dyn TableProvider>) -> crate::
 fn note_models(e: &Expr, models: &mut BTreeSet<String>) -> Result<TreeNodeRecursion> {
     e.apply(|e| {
         if let Expr::ScalarFunction(f) = e
-            && f.name() == "predict"
+            && f.name().starts_with("predict")
             && let Some(Expr::Literal(name, _)) = f.args.first()
             && let Some(Some(name)) = name.try_as_str()
         {

@@ -79,7 +79,7 @@ impl<F: Fn(&str) -> Option<Vec<String>>> VisitorMut for ExpandPredict<F> {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let Expr::Function(f) = expr else { return ControlFlow::Continue(()) };
         let FunctionArguments::List(list) = &mut f.args else { return ControlFlow::Continue(()) };
-        if !f.name.to_string().eq_ignore_ascii_case("predict") {
+        if !f.name.to_string().to_lowercase().starts_with("predict") {
             return ControlFlow::Continue(());
         }
         if let [FunctionArg::Unnamed(FunctionArgExpr::Expr(name)), FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] =

@@ -1,188 +1,308 @@
-//! Trees in flat arrays, and the walk from root to leaf.
+//! What every tree model becomes, whatever library trained it.
 //!
-//! All trees share one array per property of a split, so that a walk touches few cache lines and a vectorised walk can
-//! gather from them. A child is the number of a split or, complemented, of a leaf:
+//! A split asks one question of one feature: is the number of its boundaries `t` with `x <= t` odd? With one boundary
+//! that is `x <= t`; the boundaries of a set of categories are the edges of its intervals, so that sets need no
+//! mechanism of their own:
 //!
 //! ```text
-//!  tree 0          tree 1        split       0    1  │  2         leaf   0    1    2  │  3    4
-//!     s0             s0          feature     1    0  │  2         value  .3  -.2  .1  │ -.5   .4
-//!    /  \           /  \         threshold  .5  2.0  │ 7.5                            │
-//!   s1   l2        l0  l1        left        1   !0  │ !3         roots  0, 2
-//!  /  \                          right      !2   !1  │ !4
-//! l0  l1
+//!  x <= 2.5            boundaries 2.5            ─────left─────┤2.5 ────right────
+//!  x in {3, 4, 7}      boundaries 3⁻ 5⁻ 7⁻ 8⁻    right ┤3⁻ left ┤5⁻ right ┤7⁻ left ┤8⁻ right      (c⁻: just below c)
 //! ```
 //!
-//! Rows are walked in blocks: every tree passes over one block while the block's columns are still in the cache. Each
-//! row still adds its leaves in the order of the trees, since another order would round differently.
+//! `x < t` is `x <= t⁻`, so all libraries' comparisons come to this without a loss. A missing value goes where the split
+//! says, or is read as 0. Leaves are summed tree by tree, in the precision that the library sums in, since another
+//! order or precision would round differently.
+//!
+//! ```text
+//!  tree 0          splits  feature  test    missing  left  right       leaves
+//!     s0             0        1     <= .5    Left      1     !2        l0  .3
+//!    /  \            1        0     <= 2     Zero     !0     !1        l1 -.2
+//!   s1   l2                                                            l2  .1
+//!  /  \
+//! l0  l1           a child is the number of a split or, complemented, of a leaf
+//! ```
 
 use featurectl_core::{Error, Result};
 
-/// Rows that all trees pass over before the next rows are taken: 40 columns of them fit in a 128 KiB cache.
-const BLOCK_ROWS: usize = 256;
-
 /// Values this near to zero are zero where zero is missing. LightGBM holds the bound as a 32-bit float.
-const ZERO: f64 = 1e-35_f32 as f64;
+pub const ZERO: f64 = 1e-35_f32 as f64;
 
-/// Which values of a feature follow the default direction of a split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to values that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Missing {
-    /// None: a NaN is read as 0.
-    None,
-    /// NaN and every value within 1e-35 of zero.
+    /// NaN goes left.
+    Left,
+    /// NaN goes right.
+    Right,
+    /// Nothing is missing: NaN is read as 0.
     Zero,
-    /// NaN only.
-    Nan,
+    /// NaN and every value within [`ZERO`] of zero go left.
+    ZeroLeft,
+    /// NaN and every value within [`ZERO`] of zero go right.
+    ZeroRight,
 }
 
-/// An inner node: rows with `value <= threshold` go left.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The question of a split; true goes left.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Test {
+    /// `x <= t`; `t` may be infinite.
+    AtMost(f64),
+    /// The number of these ascending boundaries `t` with `x <= t` is odd.
+    Within(Box<[f64]>),
+}
+
+impl Test {
+    /// The answer for a value that is not missing.
+    #[inline]
+    pub fn holds(&self, x: f64) -> bool {
+        match self {
+            Self::AtMost(t) => x <= *t,
+            Self::Within(edges) => (edges.len() - edges.partition_point(|t| *t < x)) % 2 == 1,
+        }
+    }
+
+    /// The boundaries, ascending.
+    pub fn boundaries(&self) -> &[f64] {
+        match self {
+            Self::AtMost(t) => std::slice::from_ref(t),
+            Self::Within(edges) => edges,
+        }
+    }
+
+    /// `x` is one of the ascending whole numbers `categories`, once its fraction is cut off. `fractions_below_zero` says
+    /// whether (-1, 0) is category 0, as in LightGBM, or no category, as in XGBoost.
+    pub fn category_in(categories: &[u32], fractions_below_zero: bool) -> Self {
+        let low = |c: u32| match c {
+            0 if fractions_below_zero => -1.0,
+            0 => 0f64.next_down(),
+            c => f64::from(c).next_down(),
+        };
+        let high = |c: u32| (f64::from(c) + 1.0).next_down();
+        let mut edges: Vec<f64> = Vec::new();
+        for c in categories {
+            // An interval that begins where the last one ends goes on with it.
+            if edges.last() == Some(&low(*c)) {
+                edges.pop();
+            } else {
+                edges.push(low(*c));
+            }
+            edges.push(high(*c));
+        }
+        Self::Within(edges.into())
+    }
+}
+
+/// An inner node.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Split {
-    /// Which column is compared.
+    /// Which column is asked.
     pub feature: u32,
-    /// The greatest value that goes left; infinite where missing values are split from all others.
-    pub threshold: f64,
-    /// Which values go the default way instead of being compared.
+    /// What is asked.
+    pub test: Test,
+    /// Where missing values go.
     pub missing: Missing,
-    /// Whether the default way is left.
-    pub default_left: bool,
-    /// A split of the same tree, or `!leaf`.
+    /// Where it goes on if the answer is yes: a split of the same tree, or `!leaf`.
     pub left: i32,
-    /// A split of the same tree, or `!leaf`.
+    /// Where it goes on if the answer is no: a split of the same tree, or `!leaf`.
     pub right: i32,
+}
+
+impl Split {
+    /// Whether `x` goes left.
+    #[inline]
+    pub fn goes_left(&self, x: f64) -> bool {
+        match self.missing {
+            Missing::Left if x.is_nan() => true,
+            Missing::Right if x.is_nan() => false,
+            Missing::Zero if x.is_nan() => self.test.holds(0.0),
+            Missing::ZeroLeft if x.is_nan() || x.abs() <= ZERO => true,
+            Missing::ZeroRight if x.is_nan() || x.abs() <= ZERO => false,
+            _ => self.test.holds(x),
+        }
+    }
+}
+
+/// A leaf that is a linear function of some features (LightGBM's `linear_tree`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LinearLeaf {
+    /// The value where all terms are 0.
+    pub constant: f64,
+    /// Feature and coefficient. If any of these features is NaN, the leaf's plain value is taken instead.
+    pub terms: Vec<(u32, f64)>,
 }
 
 /// One tree: split 0 is its root; without splits, leaf 0 is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tree {
+    /// The output that its leaves are added to; `None`: each leaf has a value for every output.
+    pub output: Option<u32>,
     /// Inner nodes, parents before their children.
     pub splits: Vec<Split>,
-    /// What each leaf adds to the sum: one more than there are splits.
+    /// What each leaf adds to the sum, one more than there are splits; for a tree of all outputs, as many values for
+    /// each leaf as there are outputs, leaf by leaf.
     pub leaves: Vec<f64>,
+    /// One a leaf where leaves are linear, else empty.
+    pub linear: Vec<LinearLeaf>,
+    /// How many training rows, or how much of their weight, came to each split and then to each leaf; empty if the file
+    /// does not say.
+    pub covers: Vec<f64>,
 }
 
-/// A sum of trees over a fixed number of features.
+impl Tree {
+    /// How many leaves there are.
+    pub fn leaf_count(&self) -> usize {
+        self.splits.len() + 1
+    }
+
+    /// Splits on the longest way to a leaf.
+    pub fn depth(&self) -> usize {
+        let mut depths = vec![0; self.splits.len()];
+        for (number, split) in self.splits.iter().enumerate().rev() {
+            // Children come after their parents.
+            let of = |child: i32| usize::try_from(child).map_or(0, |split| depths[split]);
+            depths[number] = 1 + of(split.left).max(of(split.right));
+        }
+        depths.first().copied().unwrap_or(0)
+    }
+
+    /// The number of the leaf that a row ends in; `value` gives a feature's value.
+    #[inline]
+    pub fn leaf(&self, value: impl Fn(u32) -> f64) -> usize {
+        let mut node = if self.splits.is_empty() { !0 } else { 0 };
+        while node >= 0 {
+            let split = &self.splits[node as usize];
+            node = if split.goes_left(value(split.feature)) { split.left } else { split.right };
+        }
+        !node as usize
+    }
+
+    /// The value of a leaf of a tree of one output; `value` gives a feature's value.
+    pub fn leaf_value(&self, leaf: usize, value: impl Fn(u32) -> f64) -> f64 {
+        let Some(linear) = self.linear.get(leaf) else { return self.leaves[leaf] };
+        if linear.terms.iter().any(|(f, _)| value(*f).is_nan()) {
+            return self.leaves[leaf];
+        }
+        // LightGBM reads such values as 0 before any tree sees them; boundaries allow for it, products cannot.
+        let read = |x: f64| if x.abs() <= ZERO { 0.0 } else { x };
+        linear.terms.iter().fold(linear.constant, |sum, (f, c)| sum + read(value(*f)) * c)
+    }
+}
+
+/// In which precision something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 64-bit floats.
+    F64,
+    /// 32-bit floats: values are rounded to them.
+    F32,
+}
+
+/// A sum of trees over a fixed number of features, for each of some outputs.
 ///
-/// Every child and feature is in range and every walk ends, which [`push`](Forest::push) sees to.
+/// Every child, feature and output is in range and every walk ends, which [`push`](Forest::push) sees to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forest {
     features: usize,
-    roots: Vec<i32>,
-    feature: Vec<u32>,
-    threshold: Vec<f64>,
-    missing: Vec<Missing>,
-    default_left: Vec<bool>,
-    left: Vec<i32>,
-    right: Vec<i32>,
-    leaves: Vec<f64>,
+    /// What each output's sum begins with; its length is the number of outputs.
+    base: Vec<f64>,
+    /// Values are rounded to this before they are compared.
+    pub input: Precision,
+    /// Leaves are rounded to this, and added in it.
+    pub sum: Precision,
+    /// The sum is multiplied by this, and then divided by [`divide`](Self::divide).
+    pub scale: f64,
+    /// The number of iterations where a model averages its trees, else 1.
+    pub divide: f64,
+    /// What is added at last, one an output; empty: nothing.
+    pub bias: Vec<f64>,
+    trees: Vec<Tree>,
 }
 
 impl Forest {
-    /// A forest without trees, which scores 0 everywhere.
-    pub fn new(features: usize) -> Self {
-        Self {
-            features,
-            roots: Vec::new(),
-            feature: Vec::new(),
-            threshold: Vec::new(),
-            missing: Vec::new(),
-            default_left: Vec::new(),
-            left: Vec::new(),
-            right: Vec::new(),
-            leaves: Vec::new(),
+    /// A forest without trees: each output is its `base`.
+    pub fn new(features: usize, mut base: Vec<f64>, input: Precision, sum: Precision) -> Self {
+        if sum == Precision::F32 {
+            base.iter_mut().for_each(|b| *b = f64::from(*b as f32));
         }
+        Self { features, base, input, sum, scale: 1.0, divide: 1.0, bias: Vec::new(), trees: Vec::new() }
     }
 
     /// Adds a tree behind the others.
     ///
-    /// Errors: [`Data`](featurectl_core::ErrorKind::Data) for a tree that is not one: a feature or child out of range,
-    /// a node with two parents, a cycle, a threshold that is NaN, a leaf that is not finite.
-    pub fn push(&mut self, tree: &Tree) -> Result<()> {
-        check(tree, self.features)?;
-        let splits = offset(self.feature.len(), tree.splits.len())?;
-        let leaves = offset(self.leaves.len(), tree.leaves.len())?;
-        let place = |child: i32| if child < 0 { child - leaves } else { child + splits };
-        self.roots.push(place(if tree.splits.is_empty() { !0 } else { 0 }));
-        for split in &tree.splits {
-            self.feature.push(split.feature);
-            self.threshold.push(split.threshold);
-            self.missing.push(split.missing);
-            self.default_left.push(split.default_left);
-            self.left.push(place(split.left));
-            self.right.push(place(split.right));
-        }
-        self.leaves.extend_from_slice(&tree.leaves);
+    /// Errors: [`Data`](featurectl_core::ErrorKind::Data) for a tree that is not one: a feature, output or child out of
+    /// range, a node with two parents, a cycle, boundaries that are NaN or do not ascend, a leaf that is not finite.
+    pub fn push(&mut self, tree: Tree) -> Result<()> {
+        check(&tree, self.features, self.base.len())?;
+        self.trees.push(tree);
         Ok(())
     }
 
-    /// How many columns [`raw`](Self::raw) takes.
+    /// How many columns it takes.
     pub fn features(&self) -> usize {
         self.features
     }
 
-    /// How many trees are summed.
-    pub fn trees(&self) -> usize {
-        self.roots.len()
+    /// How many values it gives for each row.
+    pub fn outputs(&self) -> usize {
+        self.base.len()
     }
 
-    /// The sum of every tree's leaf for each row. `columns` holds one slice per feature, all of one length; NaN is a
-    /// missing value.
-    ///
-    /// # Panics
-    /// If there are not [`features`](Self::features) columns or their lengths differ.
-    pub fn raw(&self, columns: &[&[f64]]) -> Vec<f64> {
-        assert_eq!(columns.len(), self.features, "one column per feature");
-        let rows = columns.first().map_or(0, |c| c.len());
-        assert!(columns.iter().all(|c| c.len() == rows), "columns of one length");
-        let mut sums = vec![0.0; rows];
-        for (block, sums) in sums.chunks_mut(BLOCK_ROWS).enumerate() {
-            self.add_block(columns, block * BLOCK_ROWS, sums);
+    /// What each output's sum begins with.
+    pub fn base(&self) -> &[f64] {
+        &self.base
+    }
+
+    /// The trees, in the order in which they are added.
+    pub fn trees(&self) -> &[Tree] {
+        &self.trees
+    }
+
+    /// A value as the splits see it.
+    #[inline]
+    pub fn rounded(&self, x: f64) -> f64 {
+        match self.input {
+            Precision::F64 => x,
+            Precision::F32 => f64::from(x as f32),
         }
+    }
+
+    /// The margins of one row, one an output: the obvious way, which every kernel is held to. `row` has one value a
+    /// feature; NaN is missing.
+    pub fn margins(&self, row: &[f64]) -> Vec<f64> {
+        let mut sums = self.base.clone();
+        for tree in &self.trees {
+            let leaf = tree.leaf(|f| self.rounded(row[f as usize]));
+            match tree.output {
+                Some(output) => {
+                    self.add(&mut sums[output as usize], tree.leaf_value(leaf, |f| row[f as usize]));
+                }
+                None => {
+                    let values = &tree.leaves[leaf * sums.len()..];
+                    sums.iter_mut().zip(values).for_each(|(sum, value)| self.add(sum, *value));
+                }
+            }
+        }
+        sums.iter_mut().enumerate().for_each(|(output, sum)| self.finish(output, std::slice::from_mut(sum)));
         sums
     }
 
-    /// Adds every tree to the sums of the rows from `start`.
-    fn add_block(&self, columns: &[&[f64]], start: usize, sums: &mut [f64]) {
-        for &root in &self.roots {
-            for (row, sum) in sums.iter_mut().enumerate() {
-                *sum += self.leaf(root, columns, start + row);
-            }
-        }
-    }
-
-    /// The value of the leaf that `row` ends in.
-    fn leaf(&self, root: i32, columns: &[&[f64]], row: usize) -> f64 {
-        let mut node = root;
-        while node >= 0 {
-            let split = node as usize;
-            let value = columns[self.feature[split] as usize][row];
-            node = if self.goes_left(split, value) { self.left[split] } else { self.right[split] };
-        }
-        self.leaves[!node as usize]
-    }
-
-    /// LightGBM's decision for a numeric split. Its own interface also reads values within 1e-35 of zero as 0 before a
-    /// tree sees them, which differs only for a threshold in that range.
+    /// Adds a leaf to a sum.
     #[inline]
-    fn goes_left(&self, split: usize, value: f64) -> bool {
-        let follows_default = match self.missing[split] {
-            Missing::None => false,
-            Missing::Zero => value.is_nan() || value.abs() <= ZERO,
-            Missing::Nan => value.is_nan(),
-        };
-        if follows_default {
-            return self.default_left[split];
+    pub fn add(&self, sum: &mut f64, value: f64) {
+        *sum = match self.sum {
+            Precision::F64 => *sum + value,
+            Precision::F32 => f64::from(*sum as f32 + value as f32),
         }
-        // Only where nothing is missing can a NaN come this far.
-        let value = if value.is_nan() { 0.0 } else { value };
-        value <= self.threshold[split]
     }
-}
 
-/// The number of the first of `more` nodes behind `held` ones, if the last still has a number.
-fn offset(held: usize, more: usize) -> Result<i32> {
-    match i32::try_from(held + more) {
-        Ok(_) => Ok(held as i32),
-        Err(_) => Err(Error::data("more than 2,147,483,647 nodes: train fewer or smaller trees")),
+    /// Makes margins of sums of one output.
+    pub fn finish(&self, output: usize, sums: &mut [f64]) {
+        if self.scale != 1.0 || self.divide != 1.0 {
+            sums.iter_mut().for_each(|sum| *sum = *sum * self.scale / self.divide);
+        }
+        if let Some(bias) = self.bias.get(output) {
+            sums.iter_mut().for_each(|sum| *sum += bias);
+        }
     }
 }
 
@@ -190,13 +310,31 @@ fn offset(held: usize, more: usize) -> Result<i32> {
 ///
 /// If each child comes after its parent, no walk returns; if none has two parents either, then the `2n` children are
 /// just the `n - 1` splits below the root and the `n + 1` leaves.
-fn check(tree: &Tree, features: usize) -> Result<()> {
-    let (splits, leaves) = (tree.splits.len(), tree.leaves.len());
-    if leaves != splits + 1 {
-        return Err(Error::data(format!("{splits} splits have {leaves} leaves instead of {}", splits + 1)));
+fn check(tree: &Tree, features: usize, outputs: usize) -> Result<()> {
+    let (splits, leaves) = (tree.splits.len(), tree.leaf_count());
+    if splits > i32::MAX as usize / 2 {
+        return Err(Error::data("more than 1,073,741,823 splits: train smaller trees"));
+    }
+    let width = match tree.output {
+        Some(output) if output as usize >= outputs => {
+            return Err(Error::data(format!("it adds to output {output}, but there are {outputs}")));
+        }
+        Some(_) => 1,
+        None => outputs,
+    };
+    if tree.leaves.len() != leaves * width {
+        let given = tree.leaves.len();
+        return Err(Error::data(format!("{splits} splits have {given} leaf values instead of {}", leaves * width)));
     }
     if let Some(leaf) = tree.leaves.iter().position(|value| !value.is_finite()) {
-        return Err(Error::data(format!("the value of leaf {leaf} is not a finite number")));
+        return Err(Error::data(format!("the value of leaf {} is not a finite number", leaf / width)));
+    }
+    check_linear(tree, features)?;
+    if !tree.covers.is_empty() && tree.covers.len() != splits + leaves {
+        return Err(Error::data(format!("{} nodes have {} counts of rows", splits + leaves, tree.covers.len())));
+    }
+    if tree.covers.iter().any(|c| !c.is_finite() || *c < 0.0) {
+        return Err(Error::data("a count of rows is not a finite number from 0 on"));
     }
     let (mut split_seen, mut leaf_seen) = (vec![false; splits], vec![false; leaves]);
     for (number, split) in tree.splits.iter().enumerate() {
@@ -220,6 +358,25 @@ fn check(tree: &Tree, features: usize) -> Result<()> {
     Ok(())
 }
 
+/// Refuses linear leaves that are not one a leaf, or read what is not there.
+fn check_linear(tree: &Tree, features: usize) -> Result<()> {
+    if tree.linear.is_empty() {
+        return Ok(());
+    }
+    if tree.linear.len() != tree.leaf_count() || tree.output.is_none() {
+        return Err(Error::data(format!("{} leaves have {} linear ones", tree.leaf_count(), tree.linear.len())));
+    }
+    for (leaf, linear) in tree.linear.iter().enumerate() {
+        if let Some((feature, _)) = linear.terms.iter().find(|(f, _)| *f as usize >= features) {
+            return Err(Error::data(format!("leaf {leaf} reads feature {feature}, but there are {features} features")));
+        }
+        if !linear.constant.is_finite() || linear.terms.iter().any(|(_, c)| !c.is_finite()) {
+            return Err(Error::data(format!("a coefficient of leaf {leaf} is not a finite number")));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a split whose own numbers are out of range.
 fn check_split(number: usize, split: &Split, features: usize) -> Result<()> {
     if split.feature as usize >= features {
@@ -228,8 +385,12 @@ fn check_split(number: usize, split: &Split, features: usize) -> Result<()> {
             split.feature
         )));
     }
-    if split.threshold.is_nan() {
+    let edges = split.test.boundaries();
+    if edges.iter().any(|t| t.is_nan()) {
         return Err(Error::data(format!("the threshold of split {number} is not a number")));
+    }
+    if !edges.is_sorted_by(|a, b| a < b) {
+        return Err(Error::data(format!("the boundaries of split {number} do not ascend")));
     }
     Ok(())
 }

@@ -1,25 +1,35 @@
-//! The scorer: gradient boosted trees over Arrow columns, in this process, bit for bit as LightGBM sums them.
-//!
-//! A model is read once from LightGBM's text format and checked whole, so that walking it needs no further checks.
-//! SQL reaches it as `predict('model', feature, …)`, whose features are given by place, in the order the model names.
+//! The scorer: models that other libraries trained, over Arrow columns, in this process, with those libraries' results.
 //!
 //! ```text
-//!  model.txt ──lightgbm──▶ Forest (flat arrays of splits and leaves) ─┐
-//!                                                                     ▼
-//!  predict('m', a, b, c)     a: Int64   1    4  NULL        f64   1.0  4.0  NaN       sum of one leaf per tree
-//!     ModelSet gives `m` ──▶ b: Boolean t NULL    f  ─cast─▶      1.0  NaN  0.0  ──▶  -1.25   0.5  2.0  (raw)
-//!                            c: Float64 .5   2    3               0.5  2.0  3.0            │ objective
-//!                                                                                          ▼
-//!                                                                             Float64  0.22  0.62  0.88
+//!  model file ──format/──▶ Model (model.rs): a Forest (forest.rs), a weighted sum, or layers (network.rs); and a link
+//!                             │
+//!                             ▼ Scorer (scorer.rs)
+//!                    plan.rs: ranks, conditions, bits of leaf numbers ──▶ kernel/: AVX-512, AVX2 or plain code, in blocks
+//!                    row.rs: nodes side by side ──▶ one row at a time
+//!                             │
+//!  predict('m', a, b, c)      ▼ margins ──link.rs──▶ predictions
+//!     predict_udf.rs       NULL is a missing value; features are given by place, in the order the model names
 //! ```
 //!
-//! The same `Model` serves a job's `SELECT`, a scoring run and an online request. It never trains and reads no table.
+//! Leaves are added in the order and precision of the library that trained the model, so margins are equal to the bit
+//! where it adds doubles, and to a unit in the last place where it adds floats. The scorer never trains and reads no
+//! table.
 
+mod contributions;
 mod forest;
-mod lightgbm;
+mod format;
+mod kernel;
+mod link;
 mod model;
+mod network;
+mod plan;
 mod predict_udf;
+mod row;
+mod scorer;
 
-pub use forest::{Forest, Missing, Split, Tree};
-pub use model::{Model, Objective};
-pub use predict_udf::{ModelSet, predict_udf};
+pub use forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO};
+pub use kernel::Instructions;
+pub use model::{Body, Layer, Linear, Link, Model, Norm};
+pub use predict_udf::{ModelSet, Output, predict_udf};
+pub use row::Scratch;
+pub use scorer::Scorer;

@@ -1,44 +1,118 @@
-//! A trained model: a forest, the names of its columns and what its sum means.
+//! A trained model: what it computes, the names of its columns and what its result means.
 //!
 //! ```text
-//!  ArrayRef (any number or boolean, NULL) ──cast──▶ f64, NaN ──Forest::raw──▶ sum ──Objective──▶ Float64Array
+//!  ArrayRef (any number, boolean, known string; NULL) ──▶ f64, NaN ──Body──▶ margins ──Link──▶ predictions
 //! ```
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
 use featurectl_core::{Error, ErrorKind, Result};
 
-use super::forest::Forest;
-use super::lightgbm;
+use super::forest::{Forest, Precision};
+use super::{format, network};
 
 /// No larger file is read: 1 GiB holds more than 10 million leaves.
 const MODEL_BYTES_MAX: u64 = 1 << 30;
 
-/// What the sum over the trees stands for.
+/// What the margins stand for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Objective {
-    /// A log-odds divided by `sigmoid`; predicted as the probability `1 / (1 + exp(-sigmoid * sum))`.
-    Binary {
-        /// The steepness the model was trained with, 1 unless chosen.
-        sigmoid: f64,
-    },
+pub enum Link {
     /// The value itself.
-    Regression,
+    Identity,
+    /// The probability `1 / (1 + exp(-steepness * margin))`, of each output by itself.
+    Sigmoid {
+        /// What the margin is multiplied by, 1 in most models.
+        steepness: f64,
+    },
+    /// Probabilities `exp(margin) / Σ exp(margin)`.
+    Softmax,
+    /// Like [`Softmax`](Self::Softmax), where a margin of 0 gives 0 (ONNX `SOFTMAX_ZERO`).
+    SoftmaxZero,
+    /// `exp(margin)`.
+    Exp,
+    /// `sign(margin) * margin²` (LightGBM's `reg_sqrt`).
+    SignedSquare,
+    /// `log(1 + exp(margin))` (LightGBM's `cross_entropy_lambda`).
+    LogOnePlusExp,
+    /// 1 if the margin is above 0, else 0 (XGBoost's `binary:hinge`).
+    Hinge,
+    /// The normal quantile of the margin (ONNX `PROBIT`).
+    Probit,
+    /// The number of the greatest margin (XGBoost's `multi:softmax`).
+    Argmax,
 }
 
-impl Objective {
-    /// The prediction for a sum of leaves.
-    pub fn output(&self, raw: f64) -> f64 {
-        match self {
-            Self::Binary { sigmoid } => 1.0 / (1.0 + (-sigmoid * raw).exp()),
-            Self::Regression => raw,
-        }
-    }
+/// A weighted sum of the features for each output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    /// `weights[output][feature]`.
+    pub weights: Vec<Vec<f64>>,
+    /// One an output.
+    pub bias: Vec<f64>,
+    /// Values are rounded to this, and added in it.
+    pub precision: Precision,
+    /// Whether a missing value counts as 0 (XGBoost's `gblinear`), or makes the result NaN.
+    pub missing_is_zero: bool,
+}
+
+/// A layer of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Layer {
+    /// `y = x · weights + bias`; `weights` is `inputs × outputs`, row by row.
+    Dense {
+        /// How many values come in.
+        inputs: usize,
+        /// `inputs × outputs`.
+        weights: Vec<f32>,
+        /// One an output.
+        bias: Vec<f32>,
+    },
+    /// `(x - offset) * scale`, each value by its own.
+    Scale {
+        /// One a value.
+        offset: Vec<f32>,
+        /// One a value.
+        scale: Vec<f32>,
+    },
+    /// Each row divided by a norm of its own.
+    Normalize(Norm),
+    /// `max(x, 0)`.
+    Relu,
+    /// `x` or, below 0, `slope * x`.
+    LeakyRelu {
+        /// The slope below 0.
+        slope: f32,
+    },
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// Softmax of each row.
+    Softmax,
+}
+
+/// By what a row is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Its greatest absolute value.
+    Max,
+    /// The sum of its absolute values.
+    L1,
+    /// The root of the sum of its squares.
+    L2,
+}
+
+/// What a model computes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A sum of trees, after some layers that change the features first (most models: none).
+    Forest(Vec<Layer>, Forest),
+    /// A weighted sum.
+    Linear(Linear),
+    /// Layers, one after the other, in 32-bit floats.
+    Network(Vec<Layer>),
 }
 
 /// A model that can score.
@@ -46,21 +120,27 @@ impl Objective {
 pub struct Model {
     /// How jobs call it.
     pub name: String,
+    /// Library, format and version, as `LightGBM text v4`.
+    pub format: String,
+    /// The objective, as the library calls it; empty if the file does not say.
+    pub objective: String,
     /// The columns it takes, in order.
     pub features: Vec<String>,
-    /// What its sum stands for.
-    pub objective: Objective,
-    /// Its trees.
-    pub forest: Forest,
-    /// Whether the sum is divided by the number of trees, as random forests do.
-    pub average: bool,
+    /// For each feature that was trained on strings, what stands for category 0, 1, …; empty: no feature was.
+    pub categories: Vec<Option<Vec<String>>>,
+    /// Names of the classes, if it tells classes apart and the file names them.
+    pub classes: Vec<String>,
+    /// What it computes.
+    pub body: Body,
+    /// What its margins stand for.
+    pub link: Link,
 }
 
 impl Model {
-    /// Reads and checks a model that LightGBM saved as text.
+    /// Reads and checks a model file of any format that is known; see [`format`].
     ///
-    /// Errors: [`NotFound`](ErrorKind::NotFound) without the file, [`Data`](ErrorKind::Data) with the line and tree if
-    /// it is damaged, [`Invalid`](ErrorKind::Invalid) if it uses what the scorer does not support.
+    /// Errors: [`NotFound`](ErrorKind::NotFound) without the file, [`Data`](ErrorKind::Data) with the place if it is
+    /// damaged, [`Invalid`](ErrorKind::Invalid) if it uses what the scorer does not support.
     pub fn load(name: &str, path: &Path) -> Result<Self> {
         let doing = || format!("loading model `{name}` from `{}`", path.display());
         let bytes = read(path).map_err(|e| e.context(doing()))?;
@@ -69,66 +149,49 @@ impl Model {
 
     /// Like [`load`](Self::load), from the bytes of the file.
     pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self> {
-        let text = std::str::from_utf8(bytes).map_err(|e| {
-            Error::data(format!("byte {} is not UTF-8 text: save the model again", e.valid_up_to())).with_source(e)
-        })?;
-        lightgbm::parse(name, text)
+        format::parse(name, bytes)
     }
 
-    /// One prediction per row; `columns` are the features in order, of one length. NULL is a missing value.
-    ///
-    /// Errors: [`Invalid`](ErrorKind::Invalid) for a wrong number of columns, columns of different lengths, or one that
-    /// is neither a number nor a boolean.
-    pub fn predict(&self, columns: &[ArrayRef]) -> Result<Float64Array> {
-        self.check_shape(columns)?;
-        let columns: Vec<Vec<f64>> =
-            self.features.iter().zip(columns).map(|(name, c)| self.to_f64(name, c)).collect::<Result<_>>()?;
-        let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
-        let divisor = if self.average { self.forest.trees() as f64 } else { 1.0 };
-        let predictions = self.forest.raw(&columns).into_iter().map(|raw| self.objective.output(raw / divisor));
-        Ok(Float64Array::from_iter_values(predictions))
-    }
-
-    /// Refuses a wrong number of columns and columns of different lengths.
-    fn check_shape(&self, columns: &[ArrayRef]) -> Result<()> {
-        let (given, taken) = (columns.len(), self.features.len());
-        if given != taken {
-            let features = self.features.join(", ");
-            return Err(Error::invalid(format!(
-                "model `{}` takes {taken} features, not {given}: give it ({features}) in this order",
-                self.name
-            )));
+    /// The margins of one row, one an output, in the obvious way, which every kernel is held to. `row` has one value a
+    /// feature, strings as the number of their category; NaN is missing.
+    pub fn margins(&self, row: &[f64]) -> Vec<f64> {
+        match &self.body {
+            Body::Forest(before, forest) if before.is_empty() => forest.margins(row),
+            Body::Forest(before, forest) => forest.margins(&network::run(before, row)),
+            Body::Linear(linear) => linear.margins(row),
+            Body::Network(layers) => network::run(layers, row),
         }
-        if columns.windows(2).any(|pair| pair[0].len() != pair[1].len()) {
-            return Err(Error::invalid(format!(
-                "the features of model `{}` have different numbers of rows",
-                self.name
-            )));
-        }
-        Ok(())
     }
 
-    /// The values of one feature, NaN where they are NULL.
-    fn to_f64(&self, feature: &str, column: &ArrayRef) -> Result<Vec<f64>> {
-        check_type(&self.name, feature, column.data_type())?;
-        let column = cast(column, &DataType::Float64)?;
-        let column = column.as_primitive::<Float64Type>();
-        Ok(match column.null_count() {
-            0 => column.values().to_vec(),
-            _ => column.iter().map(|value| value.unwrap_or(f64::NAN)).collect(),
-        })
+    /// In what the library that trained it makes predictions of margins.
+    pub(super) fn precision(&self) -> Precision {
+        match &self.body {
+            Body::Forest(_, forest) => forest.sum,
+            Body::Linear(_) | Body::Network(_) => Precision::F64,
+        }
+    }
+
+    /// The predictions of one row, in the obvious way; see [`margins`](Self::margins).
+    pub fn predictions(&self, row: &[f64]) -> Vec<f64> {
+        let mut values = self.margins(row);
+        let count = self.link.apply(&mut values, self.precision());
+        values.truncate(count);
+        values
     }
 }
 
-/// Refuses a feature that is neither a number nor a boolean nor the literal NULL.
-pub(super) fn check_type(model: &str, feature: &str, data_type: &DataType) -> Result<()> {
-    match data_type {
-        DataType::Boolean | DataType::Null => Ok(()),
-        t if t.is_numeric() => Ok(()),
-        t => Err(Error::invalid(format!(
-            "feature `{feature}` of model `{model}` is {t}, not a number or boolean: \
-             cast it, as in `CAST({feature} AS DOUBLE)`"
-        ))),
+impl Linear {
+    /// The weighted sums of one row.
+    pub(super) fn margins(&self, row: &[f64]) -> Vec<f64> {
+        let known = |x: f64| if self.missing_is_zero && x.is_nan() { 0.0 } else { x };
+        let one = |(weights, bias): (&Vec<f64>, &f64)| match self.precision {
+            Precision::F64 => weights.iter().zip(row).fold(*bias, |sum, (w, x)| sum + w * known(*x)),
+            Precision::F32 => {
+                let term = |w: &f64, x: &f64| *w as f32 * known(*x) as f32;
+                f64::from(weights.iter().zip(row).fold(*bias as f32, |sum, (w, x)| sum + term(w, x)))
+            }
+        };
+        self.weights.iter().zip(&self.bias).map(one).collect()
     }
 }
 

@@ -1,20 +1,25 @@
-//! `predict('model', feature, …)` in SQL.
+//! `predict('model', feature, …)` in SQL, and its kin: `predict_raw`, `predict_class`, `predict_leaf` and
+//! `predict_contributions`.
 //!
 //! A job may use a model that it trains itself further up. Such a model is *declared* while the job is planned, which
-//! is enough to check the call, and *inserted* once it is trained, which is needed to run it.
+//! is enough to check the call, and *inserted* once it is trained, which is needed to run it. A name that is a path of a
+//! model file needs neither: the file is read when the call is planned, and again if it has changed.
 //!
 //! ```text
 //!  CREATE MODEL m …          SELECT predict('m', a, b) FROM t
 //!       │ declare(m, [a, b])       │ plan: is `m` known? as many features, all numbers?
 //!       ▼                          ▼
-//!    ModelSet { m: [a, b], no model ──insert──▶ model }
-//!                                  │ run: every batch ──▶ Model::predict ──▶ Float64
+//!    ModelSet { m: [a, b], no model ──insert──▶ scorer }
+//!                                  │ run: every batch ──▶ Scorer ──▶ Float64, or a list of them for several outputs
 //! ```
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::SystemTime;
 
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DfResult;
@@ -23,27 +28,60 @@ use datafusion::logical_expr::{
 };
 use featurectl_core::{Error, Result, closest};
 
-use super::model::{Model, check_type};
+use super::model::Model;
+use super::scorer::{Scorer, array, check_type};
 
 /// The models that queries may name, shared by every session of a process.
 #[derive(Debug, Default)]
-pub struct ModelSet(RwLock<HashMap<String, Entry>>);
+pub struct ModelSet {
+    /// Where paths of model files begin.
+    root: PathBuf,
+    entries: RwLock<HashMap<String, Entry>>,
+}
 
 /// A model's signature and, once it is trained, the model.
 #[derive(Debug)]
 struct Entry {
     features: Vec<String>,
-    model: Option<Arc<Model>>,
+    model: Option<Arc<Scorer>>,
+    /// Of a model that a path names: length and time of the file that was read.
+    file: Option<(u64, Option<SystemTime>)>,
 }
 
 impl ModelSet {
+    /// No models yet; names that are paths begin at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), entries: RwLock::default() }
+    }
+
+    /// The file that a name is the path of, if it is one.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        let path = self.root.join(name);
+        (name.contains(['.', '/']) && path.is_file()).then_some(path)
+    }
+
+    /// Reads the file that `name` is the path of, unless that is done and it has not changed since.
+    ///
+    /// Errors: those of [`Model::load`].
+    pub fn load(&self, name: &str) -> Result<()> {
+        let Some(path) = self.file(name) else { return Ok(()) };
+        let file = std::fs::metadata(&path).ok().map(|m| (m.len(), m.modified().ok()));
+        if self.read().get(name).is_some_and(|e| e.file.is_some() && e.file == file) {
+            return Ok(());
+        }
+        let model = Arc::new(Scorer::new(Model::load(name, Path::new(&path))?));
+        let features = model.model().features.clone();
+        self.write().insert(name.to_string(), Entry { features, model: Some(model), file });
+        Ok(())
+    }
+
     /// Makes a model known before it is trained. One that is trained on the same features stays as it is; one on other
     /// features has to be trained again.
     pub fn declare(&self, name: impl Into<String>, features: Vec<String>) {
         let name = name.into();
         let mut entries = self.write();
         if entries.get(&name).is_none_or(|known| known.features != features) {
-            entries.insert(name, Entry { features, model: None });
+            entries.insert(name, Entry { features, model: None, file: None });
         }
     }
 
@@ -51,19 +89,20 @@ impl ModelSet {
     ///
     /// Errors: [`Conflict`](featurectl_core::ErrorKind::Conflict) if it was declared with other features or in another
     /// order, since queries give them by place.
-    pub fn insert(&self, model: Arc<Model>) -> Result<()> {
+    pub fn insert(&self, model: Arc<Scorer>) -> Result<()> {
         let mut entries = self.write();
-        let features = match entries.get(&model.name) {
-            Some(known) if !same_features(&known.features, &model.features) => return Err(conflict(known, &model)),
+        let of = model.model();
+        let features = match entries.get(&of.name) {
+            Some(known) if !same_features(&known.features, &of.features) => return Err(conflict(known, of)),
             Some(known) => known.features.clone(),
-            None => model.features.clone(),
+            None => of.features.clone(),
         };
-        entries.insert(model.name.clone(), Entry { features, model: Some(model) });
+        entries.insert(of.name.clone(), Entry { features, model: Some(Arc::clone(&model)), file: None });
         Ok(())
     }
 
     /// The trained model of this name.
-    pub fn get(&self, name: &str) -> Option<Arc<Model>> {
+    pub fn get(&self, name: &str) -> Option<Arc<Scorer>> {
         self.read().get(name)?.model.clone()
     }
 
@@ -81,12 +120,12 @@ impl ModelSet {
 
     /// The entries, also if a thread died holding them: every change to them is one insertion.
     fn read(&self) -> RwLockReadGuard<'_, HashMap<String, Entry>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Like [`read`](Self::read), to change them.
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, Entry>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,23 +145,90 @@ fn conflict(declared: &Entry, model: &Model) -> Error {
     ))
 }
 
-/// The function `predict(model, feature, …)`, which finds its models in `models`.
-pub fn predict_udf(models: Arc<ModelSet>) -> ScalarUDF {
+/// What is asked of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// `predict`: what the library that trained the model predicts: a value, a probability, or one a class.
+    Prediction,
+    /// `predict_raw`: the margins that predictions are made of.
+    Margin,
+    /// `predict_class`: the most probable class, by its name if the model has names, else its number.
+    Class,
+    /// `predict_leaf`: the number of the leaf that the row is in, one a tree.
+    Leaf,
+    /// `predict_contributions`: what each feature contributes to the margin, then the expected margin; see
+    /// [`Scorer::contributions`].
+    Contributions,
+}
+
+impl Output {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Prediction, Self::Margin, Self::Class, Self::Leaf, Self::Contributions];
+
+    /// The function's name.
+    pub fn function(self) -> &'static str {
+        match self {
+            Self::Prediction => "predict",
+            Self::Margin => "predict_raw",
+            Self::Class => "predict_class",
+            Self::Leaf => "predict_leaf",
+            Self::Contributions => "predict_contributions",
+        }
+    }
+
+    /// Type of the result; `None`: of a model that is not trained yet, which has one output.
+    fn data_type(self, scorer: Option<&Scorer>) -> DataType {
+        let list = |t| DataType::List(Arc::new(Field::new_list_field(t, true)));
+        match (self, scorer) {
+            (Self::Leaf, _) => list(DataType::Int64),
+            (Self::Contributions, _) => list(DataType::Float64),
+            (Self::Class, Some(scorer)) if !scorer.model().classes.is_empty() => DataType::Utf8,
+            (Self::Class, _) => DataType::Int64,
+            (Self::Prediction, Some(scorer)) if scorer.predictions() > 1 => list(DataType::Float64),
+            (Self::Margin, Some(scorer)) if scorer.outputs() > 1 => list(DataType::Float64),
+            _ => DataType::Float64,
+        }
+    }
+
+    /// The result for each row; `columns` are the features in order.
+    ///
+    /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) as for [`Scorer::predict`], or for leaves of a model
+    /// without trees.
+    pub fn of(self, scorer: &Scorer, columns: &[ArrayRef]) -> Result<ArrayRef> {
+        Ok(match self {
+            Self::Prediction => array(scorer.predict(columns)?),
+            Self::Margin => array(scorer.margins(columns)?),
+            Self::Leaf => scorer.leaves(columns)?,
+            Self::Contributions => scorer.contributions(columns)?,
+            Self::Class => {
+                let classes = scorer.classes(columns)?;
+                match scorer.model().classes.as_slice() {
+                    [] => Arc::new(Int64Array::from_iter_values(classes.iter().map(|c| *c as i64))),
+                    names => Arc::new(classes.iter().map(|c| names.get(*c)).collect::<StringArray>()),
+                }
+            }
+        })
+    }
+}
+
+/// The function of one [`Output`], which finds its models in `models`.
+pub fn predict_udf(models: Arc<ModelSet>, output: Output) -> ScalarUDF {
     // Not immutable: another query may meet a newer model. User-defined only to say what is wrong with `predict()`.
     let signature = Signature::user_defined(Volatility::Stable);
-    ScalarUDF::new_from_impl(Predict { models, signature })
+    ScalarUDF::new_from_impl(Predict { models, output, signature })
 }
 
 /// See [`predict_udf`].
 #[derive(Debug)]
 struct Predict {
     models: Arc<ModelSet>,
+    output: Output,
     signature: Signature,
 }
 
 impl PartialEq for Predict {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.models, &other.models)
+        Arc::ptr_eq(&self.models, &other.models) && self.output == other.output
     }
 }
 
@@ -131,12 +237,13 @@ impl Eq for Predict {}
 impl Hash for Predict {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.models).hash(state);
+        self.output.hash(state);
     }
 }
 
 impl ScalarUDFImpl for Predict {
     fn name(&self) -> &str {
-        "predict"
+        self.output.function()
     }
 
     fn signature(&self) -> &Signature {
@@ -148,20 +255,25 @@ impl ScalarUDFImpl for Predict {
     }
 
     fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
-        Ok(DataType::Float64)
+        Ok(self.output.data_type(None))
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> DfResult<FieldRef> {
         let name = model_name(args.scalar_arguments.first().copied().flatten())?;
+        self.models.load(name)?;
         let features = self.models.features(name).ok_or_else(|| self.unknown(name))?;
         let given = &args.arg_fields[1..];
         if given.len() != features.len() {
             return Err(wrong_count(name, &features, given).into());
         }
-        for (feature, field) in features.iter().zip(given) {
-            check_type(name, feature, field.data_type())?;
+        let scorer = self.models.get(name);
+        for (place, field) in given.iter().enumerate() {
+            match &scorer {
+                Some(scorer) => scorer.model().check_type(place, field.data_type())?,
+                None => check_type(name, &features[place], field.data_type(), false)?,
+            }
         }
-        Ok(Arc::new(Field::new(self.name(), DataType::Float64, true)))
+        Ok(Arc::new(Field::new(self.name(), self.output.data_type(scorer.as_deref()), true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
@@ -169,13 +281,13 @@ impl ScalarUDFImpl for Predict {
             Some(ColumnarValue::Scalar(name)) => model_name(Some(name))?,
             _ => model_name(None)?,
         };
-        let model = self.models.get(name).ok_or_else(|| self.unusable(name))?;
+        let scorer = self.models.get(name).ok_or_else(|| self.unusable(name))?;
         let features = &args.args[1..];
         let constant = features.iter().all(|f| matches!(f, ColumnarValue::Scalar(_)));
-        let predictions = model.predict(&ColumnarValue::values_to_arrays(features)?)?;
+        let result = self.output.of(&scorer, &ColumnarValue::values_to_arrays(features)?)?;
         Ok(match constant {
-            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&predictions, 0)?),
-            false => ColumnarValue::Array(Arc::new(predictions)),
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+            false => ColumnarValue::Array(result),
         })
     }
 }
@@ -185,7 +297,7 @@ impl Predict {
     fn unknown(&self, name: &str) -> Error {
         let hint = match closest(name, self.models.names()) {
             Some(other) => format!("did you mean `{other}`?"),
-            None => "declare it with CREATE MODEL".to_string(),
+            None => "declare it with CREATE MODEL, or give the path of a model file".to_string(),
         };
         Error::not_found(format!("no model `{name}`: {hint}"))
     }

@@ -1,8 +1,5 @@
 //! Damaged and unsupported models: an error that names the place, never a panic or a hang.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, Float64Array};
 use featurectl_core::ErrorKind;
 use featurectl_executors::score::Model;
 use proptest::prelude::*;
@@ -30,7 +27,6 @@ fn check_text(kind: ErrorKind, text: &str, message: &str) {
 #[test]
 fn a_damaged_header_is_an_error() {
     let damaged = |from, to, message| check(ErrorKind::Data, from, to, message);
-    damaged("tree\n", "", "line 1 is not `tree`");
     damaged("version=v4\n", "", "header: `version=` is missing");
     damaged("num_class=1", "num_class=x", "line 3: header: `num_class` has the value `x`");
     damaged("max_feature_idx=1", "max_feature_idx=7", "line 8: header: 2 feature names, but `max_feature_idx` is 7");
@@ -43,6 +39,11 @@ fn a_damaged_header_is_an_error() {
     damaged("tree_sizes=", "tree_sizes=1 ", "line 12: tree 0: it takes");
     damaged("\ntree_sizes=", "\ntree_sizez=", "`tree_sizes=` is missing");
     damaged("end of trees", "end of", "tree 1: the line is not `key=value`");
+    damaged("num_class=1", "num_class=3", "line 4: header: 1 trees per iteration for 3 classes");
+    damaged("num_class=1", "num_class=0", "line 4: header: 1 trees per iteration for 0 classes");
+    damaged("binary sigmoid:1", "binary", "line 7: header: the objective has no `sigmoid:`");
+    damaged("binary sigmoid:1", "multiclass num_class:3", "has 3 outputs, but there are 1");
+    damaged("end of parameters", "", "the file stops before `end of parameters`");
 }
 
 #[test]
@@ -67,23 +68,22 @@ fn a_damaged_tree_is_an_error() {
     damaged("decision_type=10 0", "decision_type=12 0", "line 18: tree 0: `decision_type` has the value `12`");
     damaged("leaf_value=1 2 4", "leaf_value=1 2 40", "line 12: tree 0: it takes");
     damaged("leaf_value=1 2 4\n", "", "line 12: tree 0: `leaf_value=` is missing");
+    damaged("num_cat=0", "num_cat=1", "line 12: tree 0: `cat_boundaries=` is missing");
+    damaged("decision_type=10 0", "decision_type=10 1", "line 17: tree 0: a categorical split has the set 2 of 0");
+    damaged("is_linear=0", "is_linear=1", "line 12: tree 0: `leaf_const=` is missing");
 }
 
 #[test]
 fn an_unsupported_model_is_refused_with_what_to_do() {
-    let refused = |from, to, message| check(ErrorKind::Invalid, from, to, message);
-    refused(
-        "version=v4",
-        "version=v2",
-        "line 2: version `v2` of the format cannot be scored here: save the model with",
-    );
-    refused("num_class=1", "num_class=3", "line 3: a multi-class model cannot be scored here");
-    refused("num_tree_per_iteration=1", "num_tree_per_iteration=3", "line 4: a multi-class model");
-    refused("binary sigmoid:1", "poisson", "line 7: the objective `poisson` cannot be scored here: train with");
-    refused("binary sigmoid:1", "regression sqrt", "the objective `regression sqrt`");
-    refused("num_cat=0", "num_cat=1", "line 14: tree 0: a categorical split cannot be scored here: train on numbers");
-    refused("decision_type=10 0", "decision_type=10 1", "line 18: tree 0: a categorical split");
-    refused("is_linear=0", "is_linear=1", "line 22: tree 0: a linear tree cannot be scored here");
+    let refused = |from: &str, to: &str, message: &str| check(ErrorKind::Invalid, from, to, message);
+    for version in ["v1", "v5", ""] {
+        refused(
+            "version=v4",
+            &format!("version={version}"),
+            &format!("line 2: version `{version}` of the format cannot be scored here: save the model with"),
+        );
+    }
+    refused("binary sigmoid:1", "hinge", "line 7: header: the objective `hinge` cannot be scored here: train with");
 }
 
 #[test]
@@ -95,6 +95,9 @@ fn a_model_cut_anywhere_before_its_end_is_an_error() {
         assert!(matches!(e.kind(), ErrorKind::Data | ErrorKind::Invalid), "cut at {length}: {e}");
     }
     assert!(Model::from_bytes("m", &text.as_bytes()[..end]).is_ok());
+    for length in text.find("parameters:").unwrap() + 11..text.find("\nend of parameters").unwrap() {
+        assert!(Model::from_bytes("m", &text.as_bytes()[..length]).is_err(), "cut at {length}");
+    }
 }
 
 #[test]
@@ -120,15 +123,17 @@ fn a_deep_tree_neither_overflows_nor_slows_down() {
         leaves.join(" "),
     );
     let model = super::model("m", &model_text("regression", &[tree]));
-    assert_eq!(model.forest.raw(&[&[-1.0, 700.5, 1e9], &[0.0; 3]]), [0.0, 701.0, f64::from(DEPTH)]);
+    let margins = [-1.0, 700.5, 1e9].map(|a| model.margins(&[a, 0.0])[0]);
+    assert_eq!(margins, [0.0, 701.0, f64::from(DEPTH)]);
 }
 
 /// Loads bytes and, if they are a model, scores with it.
 fn load_and_score(bytes: &[u8]) {
     let Ok(model) = Model::from_bytes("m", bytes) else { return };
-    let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(-1.0), Some(0.0), Some(3.0), None]));
-    let columns = vec![column; model.features.len()];
-    assert_eq!(model.predict(&columns).unwrap().values().len(), 4);
+    for value in [-1.0, 0.0, 3.0, f64::NAN] {
+        let row = vec![value; model.features.len()];
+        assert_eq!(model.predictions(&row).len(), model.margins(&row).len());
+    }
 }
 
 /// What the format is made of, and one byte that is no text.

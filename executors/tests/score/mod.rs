@@ -1,7 +1,13 @@
-//! The scorer: against models written by hand, damaged models, SQL and LightGBM itself.
+//! The scorer: against models written by hand, damaged models, SQL, every kernel, and what the
+//! libraries that trained the models predict.
 
-mod against_lightgbm;
 mod hostile;
+mod kernels;
+mod parity_catboost;
+mod parity_lightgbm;
+mod parity_linear;
+mod parity_onnx;
+mod parity_xgboost;
 mod semantics;
 mod sql;
 

@@ -1,128 +1,160 @@
-//! What a model means: splits, missing values, objectives, types.
+//! What a model of LightGBM means: splits, missing values, categories, linear leaves, objectives.
 
-use std::sync::Arc;
-
-use arrow::array::{
-    ArrayRef, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array, NullArray, StringArray, UInt8Array,
-};
 use featurectl_core::ErrorKind;
-use featurectl_executors::score::{Forest, Missing, Model, Objective, Split, Tree};
+use featurectl_executors::score::{Body, Forest, Link, Missing, Model, Test, Tree, ZERO};
 
 use super::{model, model_text, small_text, tree_text};
+
+/// The margins of some rows of `a` and `b`.
+fn margins(model: &Model, rows: &[[f64; 2]]) -> Vec<f64> {
+    rows.iter().flat_map(|row| model.margins(row)).collect()
+}
+
+fn forest(model: &Model) -> &Forest {
+    match &model.body {
+        Body::Forest(_, forest) => forest,
+        body => panic!("no forest: {body:?}"),
+    }
+}
 
 #[test]
 fn a_row_goes_left_up_to_the_threshold_and_sums_one_leaf_per_tree() {
     let model = model("m", &small_text("regression"));
-    assert_eq!((model.features.as_slice(), model.forest.trees()), (["a".to_string(), "b".to_string()].as_slice(), 2));
-    let a = [0.5, 0.5, 0.6, f64::NAN, f64::NAN];
-    let b = [2.0, 2.1, 0.0, f64::NAN, 3.0];
-    assert_eq!(model.forest.raw(&[&a, &b]), [1.25, 2.25, 4.25, 1.25, 2.25]);
+    assert_eq!((model.features.as_slice(), forest(&model).trees().len()), (["a".into(), "b".into()].as_slice(), 2));
+    let nan = f64::NAN;
+    let rows = [[0.5, 2.0], [0.5, 2.1], [0.6, 0.0], [nan, nan], [nan, 3.0]];
+    assert_eq!(margins(&model, &rows), [1.25, 2.25, 4.25, 1.25, 2.25]);
 }
 
-/// The leaf 1 (left) or 2 (right) that each value reaches.
-fn sides(missing: Missing, default_left: bool, threshold: f64, values: &[f64]) -> Vec<f64> {
-    let split = Split { feature: 0, threshold, missing, default_left, left: -1, right: -2 };
-    let mut forest = Forest::new(1);
-    forest.push(&Tree { splits: vec![split], leaves: vec![1.0, 2.0] }).unwrap();
-    forest.raw(&[values])
+/// The leaf 1 (left) or 2 (right) that each value of `a` reaches by a split.
+fn sides(bits: u8, threshold: &'static str, values: &[f64]) -> Vec<f64> {
+    let text = model_text("regression", &[tree_text(0, &[(0, threshold, bits, -1, -2)], "1 2")]);
+    let model = model("m", &text);
+    values.iter().flat_map(|value| model.margins(&[*value, 0.0])).collect()
 }
 
 #[test]
 fn each_kind_of_missing_value_takes_its_way() {
-    let zero = f64::from(1e-35_f32);
-    let beyond = zero.next_up();
-    let values = [f64::NAN, 0.0, -0.0, zero, -zero, beyond, -beyond, 1.0, -1.0, f64::INFINITY, f64::NEG_INFINITY];
-    let check = |missing, default_left, threshold, expected: [i32; 11]| {
+    let beyond = ZERO.next_up();
+    let values = [f64::NAN, 0.0, -0.0, ZERO, -ZERO, beyond, -beyond, 1.0, -1.0, f64::INFINITY, f64::NEG_INFINITY];
+    let check = |bits, threshold, expected: [i32; 11]| {
         let expected: Vec<f64> = expected.iter().map(|side| f64::from(*side)).collect();
-        let found = sides(missing, default_left, threshold, &values);
-        assert_eq!(found, expected, "{missing:?}, default left: {default_left}, threshold {threshold}");
+        assert_eq!(sides(bits, threshold, &values), expected, "decision {bits}, threshold {threshold}");
     };
-    // The sides of:                  NaN  0 -0  z -z >z <-z 1 -1  ∞ -∞
-    check(Missing::None, false, 0.5, [1, 1, 1, 1, 1, 1, 1, 2, 1, 2, 1]);
-    check(Missing::None, true, -0.5, [2, 2, 2, 2, 2, 2, 2, 2, 1, 2, 1]);
-    check(Missing::Zero, true, -0.5, [1, 1, 1, 1, 1, 2, 2, 2, 1, 2, 1]);
-    check(Missing::Zero, false, 0.5, [2, 2, 2, 2, 2, 1, 1, 2, 1, 2, 1]);
-    check(Missing::Nan, true, -0.5, [1, 2, 2, 2, 2, 2, 2, 2, 1, 2, 1]);
-    check(Missing::Nan, false, 0.5, [2, 1, 1, 1, 1, 1, 1, 2, 1, 2, 1]);
+    // The sides of:     NaN  0 -0  z -z >z <-z 1 -1  ∞ -∞
+    check(0, "0.5", [1, 1, 1, 1, 1, 1, 1, 2, 1, 2, 1]);
+    check(2, "-0.5", [2, 2, 2, 2, 2, 2, 2, 2, 1, 2, 1]);
+    check(6, "-0.5", [1, 1, 1, 1, 1, 2, 2, 2, 1, 2, 1]);
+    check(4, "0.5", [2, 2, 2, 2, 2, 1, 1, 2, 1, 2, 1]);
+    check(10, "-0.5", [1, 2, 2, 2, 2, 2, 2, 2, 1, 2, 1]);
+    check(8, "0.5", [2, 1, 1, 1, 1, 1, 1, 2, 1, 2, 1]);
     // LightGBM writes an infinite threshold where missing values are split from all others.
-    check(Missing::Nan, false, f64::INFINITY, [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+    check(8, "inf", [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn what_lightgbm_takes_for_zero_is_on_the_side_of_zero() {
+    let beyond = ZERO.next_up();
+    let values = [0.0, -0.0, 1e-36, -1e-36, ZERO, -ZERO, beyond, -beyond];
+    for threshold in ["0", "-0", "1e-36", "5e-324", "1.0000000180025095e-35"] {
+        assert_eq!(sides(8, threshold, &values), [1., 1., 1., 1., 1., 1., 2., 1.], "{threshold}");
+    }
+    for threshold in ["-1e-36", "-5e-324", "-1.0000000180025095e-35"] {
+        assert_eq!(sides(8, threshold, &values), [2., 2., 2., 2., 2., 2., 2., 1.], "{threshold}");
+    }
 }
 
 #[test]
 fn the_decision_bits_are_read() {
-    for (bits, missing, default_left) in
-        [(0, Missing::None, false), (2, Missing::None, true), (4, Missing::Zero, false), (10, Missing::Nan, true)]
-    {
+    for (bits, missing) in [
+        (0, Missing::Zero),
+        (2, Missing::Zero),
+        (4, Missing::ZeroRight),
+        (6, Missing::ZeroLeft),
+        (8, Missing::Right),
+        (10, Missing::Left),
+    ] {
         let text = model_text("regression", &[tree_text(0, &[(0, "0.5", bits, -1, -2)], "1 2")]);
-        let split = Split { feature: 0, threshold: 0.5, missing, default_left, left: -1, right: -2 };
-        let mut forest = Forest::new(2);
-        forest.push(&Tree { splits: vec![split], leaves: vec![1.0, 2.0] }).unwrap();
-        assert_eq!(model("m", &text).forest, forest);
+        let model = model("m", &text);
+        let split = &forest(&model).trees()[0].splits[0];
+        assert_eq!((split.missing, &split.test, split.left, split.right), (missing, &Test::AtMost(0.5), !0, !1));
+    }
+}
+
+/// A model of one tree whose line `is_linear=0` is replaced by other lines.
+fn edited(tree: &str, from: &str, to: &str) -> Model {
+    assert!(tree.contains(from), "{tree}");
+    model("m", &model_text("regression", &[tree.replace(from, to)]))
+}
+
+#[test]
+fn a_category_of_the_set_goes_left_and_everything_else_right() {
+    // Bits 0, 2, 3 of the first word, and bit 1 of the second.
+    let tree = tree_text(0, &[(0, "0", 1, -1, -2)], "1 2");
+    let model = edited(&tree, "num_cat=0", "num_cat=1\ncat_boundaries=0 2\ncat_threshold=13 2");
+    let side = |value: f64| model.margins(&[value, 0.0])[0];
+    for inside in [0.0, -0.0, -0.5, 0.7, 1e-36, 2.0, 3.999, 33.0, 33.5] {
+        assert_eq!(side(inside), 1.0, "{inside}");
+    }
+    for outside in [1.0, 1.999, -1.0, 4.0, 32.0, 34.0, 64.0, 4_294_967_296.0, 1e300, f64::INFINITY, f64::NAN] {
+        assert_eq!(side(outside), 2.0, "{outside}");
     }
 }
 
 #[test]
-fn rows_of_many_blocks_keep_their_order() {
-    let model = model("m", &small_text("regression"));
-    let a: Vec<f64> = (0..1000).map(|row| f64::from(row % 3)).collect();
-    let raw = model.forest.raw(&[&a, &vec![9.0; 1000]]);
-    assert!(raw.iter().enumerate().all(|(row, raw)| *raw == if row % 3 == 0 { 2.25 } else { 4.25 }));
-    assert!(model.forest.raw(&[&[], &[]]).is_empty());
+fn a_linear_leaf_is_a_function_unless_a_value_is_missing() {
+    let tree = tree_text(0, &[(0, "0", 8, -1, -2)], "1 2");
+    let lines = "is_linear=1\nleaf_const=10 20\nnum_features=0 2\nleaf_features= 0 1  \nleaf_coeff= 3 5  ";
+    let model = edited(&tree, "is_linear=0", lines);
+    let nan = f64::NAN;
+    assert_eq!(margins(&model, &[[-1.0, nan], [1.0, 2.0], [1.0, nan], [nan, 2.0]]), [10.0, 33.0, 2.0, 2.0]);
+    let lines = "is_linear=1\nleaf_const=8\nnum_features=0\nleaf_features=\nleaf_coeff=";
+    let lone = edited(&tree_text(0, &[], "7"), "is_linear=0", lines);
+    assert_eq!(margins(&lone, &[[0.0, 0.0]]), [8.0]);
+}
+
+#[test]
+fn trees_take_turns_among_the_outputs() {
+    let trees: Vec<String> = (0..4).map(|i| tree_text(i, &[], &format!("{}", 1 << i))).collect();
+    let text = model_text("multiclassova num_class:2 sigmoid:0.5", &trees);
+    let text = text.replace("num_class=1\nnum_tree_per_iteration=1", "num_class=2\nnum_tree_per_iteration=2");
+    let model = model("m", &text);
+    assert_eq!(model.margins(&[0.0, 0.0]), [5.0, 10.0]);
+    let sigmoid = |margin: f64| 1.0 / (1.0 + (-0.5 * margin).exp());
+    assert_eq!(model.predictions(&[0.0, 0.0]), [sigmoid(5.0), sigmoid(10.0)]);
+}
+
+#[test]
+fn an_objective_says_what_the_sum_stands_for() {
+    let link = |objective| model("m", &small_text(objective)).link;
+    for objective in ["regression", "regression_l1", "huber", "huber sqrt", "fair", "quantile", "mape", "lambdarank"] {
+        assert_eq!(link(objective), Link::Identity, "{objective}");
+    }
+    for objective in ["regression sqrt", "regression_l1 sqrt", "fair sqrt", "quantile sqrt", "mape sqrt"] {
+        assert_eq!(link(objective), Link::SignedSquare, "{objective}");
+    }
+    for objective in ["poisson", "gamma", "tweedie"] {
+        assert_eq!(link(objective), Link::Exp, "{objective}");
+    }
+    assert_eq!(link("binary sigmoid:0.7"), Link::Sigmoid { steepness: 0.7 });
+    assert_eq!((link("cross_entropy"), link("xentropy")), (Link::Sigmoid { steepness: 1.0 }, link("binary sigmoid:1")));
+    assert_eq!((link("cross_entropy_lambda"), link("xentlambda")), (Link::LogOnePlusExp, Link::LogOnePlusExp));
+    let none = small_text("x").replace("objective=x\n", "");
+    assert_eq!((model("m", &none).link, model("m", &none).objective), (Link::Identity, String::new()));
 }
 
 #[test]
 fn a_binary_model_gives_probabilities_and_an_averaging_one_means() {
-    let column = |value| Arc::new(Float64Array::from(vec![value])) as ArrayRef;
-    let predict = |text: &str| model("m", text).predict(&[column(0.0), column(0.0)]).unwrap().value(0);
-    let binary = small_text("binary sigmoid:0.7");
-    assert_eq!(model("m", &binary).objective, Objective::Binary { sigmoid: 0.7 });
-    assert_eq!(predict(&binary), 1.0 / (1.0 + (-0.7_f64 * 1.25).exp()));
+    let predict = |text: &str| model("m", text).predictions(&[0.0, 0.0]);
+    assert_eq!(predict(&small_text("binary sigmoid:0.7")), [1.0 / (1.0 + (-0.7_f64 * 1.25).exp())]);
     let average = small_text("regression").replace("feature_names", "average_output\nfeature_names");
-    assert_eq!(predict(&average), 1.25 / 2.0);
-}
-
-/// What a regression on `a` alone gives for each value of `column`.
-fn predict_column(column: ArrayRef) -> featurectl_core::Result<Vec<f64>> {
-    let model = model("m", &small_text("regression"));
-    let b = Arc::new(Float64Array::from(vec![0.0; column.len()]));
-    Ok(model.predict(&[column, b])?.values().to_vec())
+    assert_eq!(predict(&average), [1.25 / 2.0]);
 }
 
 #[test]
-fn any_number_or_boolean_is_a_feature_and_null_is_missing() {
-    let columns: [ArrayRef; 5] = [
-        Arc::new(Int64Array::from(vec![Some(0), Some(1), None])),
-        Arc::new(UInt8Array::from(vec![Some(0), Some(1), None])),
-        Arc::new(Float32Array::from(vec![Some(0.5), Some(0.75), Some(f32::NAN)])),
-        Arc::new(Decimal128Array::from(vec![Some(50), Some(51), None]).with_precision_and_scale(10, 2).unwrap()),
-        Arc::new(BooleanArray::from(vec![Some(false), Some(true), None])),
-    ];
-    for column in columns {
-        assert_eq!(predict_column(column.clone()).unwrap(), [1.25, 4.25, 1.25], "{column:?}");
-    }
-    assert_eq!(predict_column(Arc::new(NullArray::new(2))).unwrap(), [1.25, 1.25]);
-}
-
-#[test]
-fn a_sliced_column_is_read_from_its_offset() {
-    let column: ArrayRef = Arc::new(Float64Array::from(vec![None, Some(1.0), Some(0.0), None]));
-    assert_eq!(predict_column(column.slice(1, 2)).unwrap(), [4.25, 1.25]);
-}
-
-#[test]
-fn what_cannot_be_a_feature_is_named() {
-    let e = predict_column(Arc::new(StringArray::from(vec!["x"]))).unwrap_err();
-    assert_eq!(e.kind(), ErrorKind::Invalid);
-    assert_eq!(
-        e.to_string(),
-        "feature `a` of model `m` is Utf8, not a number or boolean: cast it, as in `CAST(a AS DOUBLE)`"
-    );
-    let model = model("m", &small_text("regression"));
-    let (one, two): (ArrayRef, ArrayRef) = (Arc::new(NullArray::new(1)), Arc::new(NullArray::new(2)));
-    let e = model.predict(std::slice::from_ref(&one)).unwrap_err();
-    assert_eq!(e.to_string(), "model `m` takes 2 features, not 1: give it (a, b) in this order");
-    let e = model.predict(&[one, two]).unwrap_err();
-    assert_eq!(e.to_string(), "the features of model `m` have different numbers of rows");
+fn a_tree_without_splits_is_its_leaf() {
+    let tree = Tree { output: Some(0), leaves: vec![0.25], ..Tree::default() };
+    assert_eq!(forest(&model("m", &small_text("regression"))).trees()[1], tree);
 }
 
 #[test]

@@ -1,0 +1,763 @@
+//! Reads LightGBM's text format, versions 2 to 4.
+//!
+//! The format is lines of `key=value`: a header, a section per tree, notes about the training, and from Python the
+//! categories of pandas columns. Numbers are written so that reading them gives the same bits.
+//!
+//! ```text
+//!  tree                                     Tree=0                              end of trees
+//!  version=v4                               num_leaves=3                        feature_importances:
+//!  num_class=1                              split_feature=1 0                   …
+//!  max_feature_idx=1              ──▶       threshold=0.5 2         ──▶         parameters:
+//!  objective=binary sigmoid:1               decision_type=10 8                  …
+//!  feature_names=a b                        left_child=1 -1          (-1 is leaf 0)
+//!  feature_infos=[0:1] [0:9]                right_child=-3 -2                   end of parameters
+//!  tree_sizes=412 398                       leaf_value=0.3 -0.2 0.1             pandas_categorical:[["x","y"]]
+//! ```
+//!
+//! `decision_type` holds bits: 1 for a categorical split, 2 for default left, and 0, 4 or 8 for what is missing:
+//! nothing, zeros and NaN, or NaN. A negative child `c` is the leaf `!c`. The threshold of a categorical split is the
+//! number of a set: the bits of the words of `cat_threshold` between two of `cat_boundaries`. Of `k` trees per
+//! iteration, tree `i` adds to output `i % k`.
+//!
+//! Which iteration was best is not in the file: LightGBM leaves the later trees out when it saves a model that stopped
+//! early, unless asked for all, and then a loaded model predicts with all of them, here as there.
+//!
+//! Nothing is allocated by a count that the file claims, only by values that it holds, so memory stays in proportion to
+//! the file. `tree_sizes` gives the bytes of each section: a cut or edited file rarely agrees with it.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+
+use featurectl_core::{Error, Result};
+use serde_json::Value;
+
+use crate::score::forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO};
+use crate::score::model::{Body, Link, Model};
+
+/// The keys of the header that matter for scoring.
+const HEADER_KEYS: &[&str] = &[
+    "version",
+    "num_class",
+    "num_tree_per_iteration",
+    "max_feature_idx",
+    "objective",
+    "average_output",
+    "feature_names",
+    "feature_infos",
+    "tree_sizes",
+];
+
+/// The keys of a tree that matter for scoring.
+const TREE_KEYS: &[&str] = &[
+    "num_leaves",
+    "num_cat",
+    "split_feature",
+    "threshold",
+    "decision_type",
+    "left_child",
+    "right_child",
+    "leaf_value",
+    "leaf_count",
+    "internal_count",
+    "cat_boundaries",
+    "cat_threshold",
+    "is_linear",
+    "leaf_const",
+    "num_features",
+    "leaf_features",
+    "leaf_coeff",
+];
+
+/// The line that ends the last tree.
+const END: &str = "end of trees";
+
+/// The line that follows the last tree in files of LightGBM 2.1, which have no [`END`].
+const OLD_END: &str = "feature importances:";
+
+/// The model in `text`, checked whole.
+///
+/// Errors: [`Data`](featurectl_core::ErrorKind::Data) with the line and tree for damage,
+/// [`Invalid`](featurectl_core::ErrorKind::Invalid) for what LightGBM can do and the scorer cannot.
+pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
+    let mut lines = Lines::of(text);
+    let header = read_header(&mut lines)?;
+    let version = version(&header)?;
+    let features = feature_names(&header)?;
+    let sizes: Vec<usize> = header.list("tree_sizes")?;
+    let outputs = outputs(&header, sizes.len(), text.len())?;
+    let (objective, link) = objective(&header, outputs)?;
+    let recoding = recoding(&header, text, features.len())?;
+    let mut forest = Forest::new(features.len(), vec![0.0; outputs], Precision::F64, Precision::F64);
+    for (index, size) in sizes.iter().enumerate() {
+        read_tree(&mut lines, index, *size, &recoding, &mut forest)?;
+    }
+    let old = check_end(&mut lines, version, sizes.len())?;
+    let average = header.get("average_output").is_some();
+    if average {
+        forest.divide = (sizes.len() / outputs).max(1) as f64;
+    }
+    // LightGBM 2.1 trained leaves of predictions there, not of margins.
+    let link = if average && old { Link::Identity } else { link };
+    Ok(Model {
+        name: name.to_string(),
+        format: format!("LightGBM text {version}"),
+        objective,
+        features,
+        categories: recoding.texts(),
+        classes: Vec::new(),
+        body: Body::Forest(Vec::new(), forest),
+        link,
+    })
+}
+
+/// A line and where it stands.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    /// From 1.
+    number: usize,
+    /// The byte it starts at.
+    start: usize,
+    /// Without its line break.
+    text: &'a str,
+}
+
+/// The lines of a file that are not empty. Empty ones still count, so that messages give the number an editor shows.
+struct Lines<'a> {
+    /// All of the file.
+    text: &'a str,
+    /// Where the line after the next starts.
+    at: usize,
+    /// How many lines were read, the next one included.
+    number: usize,
+    /// The next line.
+    ahead: Option<Line<'a>>,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines of `text`, from the first.
+    fn of(text: &'a str) -> Self {
+        let mut lines = Self { text, at: 0, number: 0, ahead: None };
+        lines.ahead = lines.read();
+        lines
+    }
+
+    /// The next line, which stays the next.
+    fn peek(&self) -> Option<Line<'a>> {
+        self.ahead
+    }
+
+    /// Reads on to the end of the next line that is not empty.
+    fn read(&mut self) -> Option<Line<'a>> {
+        while self.at < self.text.len() {
+            let start = self.at;
+            let rest = &self.text[start..];
+            let length = rest.find('\n').map_or(rest.len(), |end| end + 1);
+            self.at += length;
+            self.number += 1;
+            let text = rest[..length].trim_end_matches(['\n', '\r']);
+            if !text.is_empty() {
+                return Some(Line { number: self.number, start, text });
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        let line = self.ahead;
+        self.ahead = self.read();
+        line
+    }
+}
+
+/// The known keys of the header or of a tree, with the lines they stand on.
+struct Section<'a> {
+    /// How messages call it.
+    what: String,
+    /// The line it starts at.
+    number: usize,
+    /// The keys that are kept.
+    keys: &'static [&'static str],
+    /// The line and value of each key, where it is there.
+    values: Vec<Option<(usize, &'a str)>>,
+}
+
+impl<'a> Section<'a> {
+    /// Reads lines up to the next tree or the end of trees, keeping `keys`.
+    fn read(what: String, number: usize, lines: &mut Lines<'a>, keys: &'static [&'static str]) -> Result<Self> {
+        let mut section = Self { what, number, keys, values: vec![None; keys.len()] };
+        while let Some(line) = lines.peek().filter(|line| !ends_section(line.text)) {
+            lines.next();
+            let (key, value) = match line.text.split_once('=') {
+                Some(pair) => pair,
+                None if line.text == "average_output" => (line.text, ""),
+                None => return Err(section.damaged(line.number, "the line is not `key=value`")),
+            };
+            let Some(known) = keys.iter().position(|k| *k == key) else { continue };
+            if section.values[known].replace((line.number, value)).is_some() {
+                return Err(section.damaged(line.number, &format!("`{key}` is given twice")));
+            }
+        }
+        Ok(section)
+    }
+
+    /// The value of `key` and its line.
+    fn get(&self, key: &str) -> Option<(usize, &'a str)> {
+        let known = self.keys.iter().position(|k| *k == key)?;
+        self.values[known]
+    }
+
+    /// The value of a key that must be there, and its line.
+    fn require(&self, key: &str) -> Result<(usize, &'a str)> {
+        self.get(key).ok_or_else(|| self.damaged(self.number, &format!("`{key}=` is missing")))
+    }
+
+    /// The line of a key, or where the section starts.
+    fn line(&self, key: &str) -> usize {
+        self.get(key).map_or(self.number, |(line, _)| line)
+    }
+
+    /// The one number that must be at `key`.
+    fn number<T: FromStr>(&self, key: &str) -> Result<T> {
+        let (line, value) = self.require(key)?;
+        self.value(line, key, value)
+    }
+
+    /// Whether the number at `key` is there and not 0.
+    fn flag(&self, key: &str) -> Result<bool> {
+        Ok(self.get(key).is_some() && self.number::<u32>(key)? != 0)
+    }
+
+    /// The numbers that must be at `key`.
+    fn list<T: FromStr>(&self, key: &str) -> Result<Vec<T>> {
+        let (line, values) = self.require(key)?;
+        values.split_ascii_whitespace().map(|value| self.value(line, key, value)).collect()
+    }
+
+    /// The `count` numbers that must be at `key`.
+    fn exactly<T: FromStr>(&self, key: &str, count: usize) -> Result<Vec<T>> {
+        let list = self.list(key)?;
+        if list.len() != count {
+            let what = format!("`{key}` has {} values instead of {count}", list.len());
+            return Err(self.damaged(self.line(key), &what));
+        }
+        Ok(list)
+    }
+
+    /// Reads one number.
+    fn value<T: FromStr>(&self, line: usize, key: &str, value: &str) -> Result<T> {
+        value.parse().map_err(|_| self.damaged(line, &format!("`{key}` has the value `{}`", shorten(value))))
+    }
+
+    /// What is wrong, where, and what to do.
+    fn damaged(&self, line: usize, what: &str) -> Error {
+        damaged(&format!("{}: {what}", self.what)).context(format!("line {line}"))
+    }
+
+    /// Adds the place to an error that does not know it.
+    fn place(&self, line: usize, e: Error) -> Error {
+        e.context(self.what.clone()).context(format!("line {line}"))
+    }
+}
+
+/// Whether a line belongs to no section before it.
+fn ends_section(line: &str) -> bool {
+    line.starts_with("Tree=") || line == END || line == OLD_END
+}
+
+/// What is wrong, and what to do.
+pub(super) fn damaged(what: &str) -> Error {
+    Error::data(format!("{what}; the file is damaged: save the model again"))
+}
+
+/// What a file asks for that the scorer does not do, and what to do.
+pub(super) fn unsupported(what: &str, instead: &str) -> Error {
+    Error::invalid(format!("{what} cannot be scored here: {instead}"))
+}
+
+/// Enough of a value to recognise it.
+pub(super) fn shorten(value: &str) -> String {
+    value.chars().take(40).collect()
+}
+
+/// The lines before the first tree.
+fn read_header<'a>(lines: &mut Lines<'a>) -> Result<Section<'a>> {
+    match lines.next() {
+        Some(line) if line.text == "tree" => Section::read("header".into(), line.number, lines, HEADER_KEYS),
+        _ => Err(Error::data("line 1 is not `tree`: save the model with LightGBM's `save_model`")),
+    }
+}
+
+/// The version of the format, one of those that are known.
+fn version<'a>(header: &Section<'a>) -> Result<&'a str> {
+    let (line, version) = header.require("version")?;
+    check_version(version).map_err(|e| e.context(format!("line {line}")))?;
+    Ok(version)
+}
+
+/// Refuses other versions than 2 to 4.
+pub(super) fn check_version(version: &str) -> Result<()> {
+    match version {
+        "v2" | "v3" | "v4" => Ok(()),
+        _ => {
+            let what = format!("version `{}` of the format", shorten(version));
+            Err(unsupported(&what, "save the model with LightGBM 2 to 4"))
+        }
+    }
+}
+
+/// The names of the columns: at least one, none twice.
+fn feature_names(header: &Section) -> Result<Vec<String>> {
+    let (line, names) = header.require("feature_names")?;
+    let names: Vec<String> = names.split(' ').filter(|name| !name.is_empty()).map(String::from).collect();
+    check_names(&names, header.number("max_feature_idx")?).map_err(|e| header.place(line, e))?;
+    Ok(names)
+}
+
+/// Refuses names that are not one for each feature up to `last`, or are there twice.
+pub(super) fn check_names(names: &[String], last: i64) -> Result<()> {
+    if names.is_empty() || names.len() as i64 - 1 != last {
+        return Err(damaged(&format!("{} feature names, but `max_feature_idx` is {last}", names.len())));
+    }
+    let mut seen = HashSet::new();
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(damaged(&format!("the feature `{}` is named twice", shorten(twice)))),
+        None => Ok(()),
+    }
+}
+
+/// How many outputs there are, which is how many trees each iteration adds.
+fn outputs(header: &Section, trees: usize, bytes: usize) -> Result<usize> {
+    let classes: usize = header.number("num_class")?;
+    let key = if header.get("num_tree_per_iteration").is_some() { "num_tree_per_iteration" } else { "num_class" };
+    let outputs = header.number(key)?;
+    check_outputs(classes, outputs, trees, bytes).map_err(|e| header.place(header.line(key), e))?;
+    Ok(outputs)
+}
+
+/// Refuses counts of outputs that the trees do not bear out. Without trees, the file's size is the only bound.
+pub(super) fn check_outputs(classes: usize, outputs: usize, trees: usize, bytes: usize) -> Result<()> {
+    if outputs == 0 || outputs != classes {
+        return Err(damaged(&format!("{outputs} trees per iteration for {classes} classes")));
+    }
+    if !trees.is_multiple_of(outputs) || outputs > bytes {
+        return Err(damaged(&format!("{trees} trees are no whole number of iterations of {outputs} trees")));
+    }
+    Ok(())
+}
+
+/// The objective and what the sums stand for. A model trained by a function of the user's has no objective.
+fn objective(header: &Section, outputs: usize) -> Result<(String, Link)> {
+    match header.get("objective") {
+        Some((line, text)) => link(text, outputs).map_err(|e| header.place(line, e)),
+        None => Ok((String::new(), Link::Identity)),
+    }
+}
+
+/// The name of an objective, such as `binary sigmoid:1`, and what `outputs` sums stand for.
+pub(super) fn link(objective: &str, outputs: usize) -> Result<(String, Link)> {
+    let mut words = objective.split_ascii_whitespace();
+    let name = words.next().unwrap_or_default();
+    let words: Vec<&str> = words.collect();
+    let link = match name {
+        "regression" | "regression_l1" | "quantile" | "fair" | "mape" if words.contains(&"sqrt") => Link::SignedSquare,
+        "regression" | "regression_l1" | "quantile" | "fair" | "mape" | "huber" => Link::Identity,
+        "lambdarank" | "rank_xendcg" | "custom" => Link::Identity,
+        "poisson" | "gamma" | "tweedie" => Link::Exp,
+        "binary" | "multiclassova" => Link::Sigmoid { steepness: steepness(&words)? },
+        "multiclass" => Link::Softmax,
+        // LightGBM 2 shortened the names of both.
+        "cross_entropy" | "xentropy" => Link::Sigmoid { steepness: 1.0 },
+        "cross_entropy_lambda" | "xentlambda" => Link::LogOnePlusExp,
+        _ => {
+            let what = format!("the objective `{}`", shorten(objective));
+            return Err(unsupported(&what, "train with one of LightGBM's own, or score with `raw_score` there"));
+        }
+    };
+    let classes = match name {
+        "multiclass" | "multiclassova" => option::<usize>(&words, "num_class:")?,
+        "custom" => outputs,
+        _ => 1,
+    };
+    match classes == outputs {
+        true => Ok((name.to_string(), link)),
+        false => Err(damaged(&format!("`{}` has {classes} outputs, but there are {outputs}", shorten(objective)))),
+    }
+}
+
+/// What a sigmoid multiplies its margin by.
+fn steepness(words: &[&str]) -> Result<f64> {
+    let sigmoid: f64 = option(words, "sigmoid:")?;
+    match sigmoid.is_finite() && sigmoid > 0.0 {
+        true => Ok(sigmoid),
+        false => Err(damaged("`sigmoid` is not above 0")),
+    }
+}
+
+/// The number behind `key` in an objective.
+fn option<T: FromStr>(words: &[&str], key: &str) -> Result<T> {
+    let value = words.iter().find_map(|word| word.strip_prefix(key));
+    let value = value.ok_or_else(|| damaged(&format!("the objective has no `{key}`")))?;
+    let name = key.trim_end_matches(':');
+    value.parse().map_err(|_| damaged(&format!("`{name}` has the value `{}`", shorten(value))))
+}
+
+/// Adds the next tree to the forest. It is the `index`th and takes `size` bytes, blank lines included.
+fn read_tree(lines: &mut Lines, index: usize, size: usize, recoding: &Recoding, forest: &mut Forest) -> Result<()> {
+    let Some(line) = lines.next() else { return Err(stopped(lines, &format!("tree {index}"))) };
+    if line.text.strip_prefix("Tree=").and_then(|number| number.parse().ok()) != Some(index) {
+        return Err(damaged(&format!("`Tree={index}` is missing")).context(format!("line {}", line.number)));
+    }
+    let section = Section::read(format!("tree {index}"), line.number, lines, TREE_KEYS)?;
+    let Some(end) = lines.peek() else { return Err(stopped(lines, &format!("`{END}`"))) };
+    let output = (index % forest.outputs()) as u32;
+    let tree = tree(&section, output, recoding)?;
+    forest.push(tree).map_err(|e| section.damaged(line.number, &e.to_string()))?;
+    // The blank line before the old end is not the tree's.
+    let bytes = end.start - line.start - usize::from(end.text == OLD_END);
+    match bytes == size {
+        true => Ok(()),
+        false => Err(section.damaged(line.number, &format!("it takes {bytes} bytes, but `tree_sizes` says {size}"))),
+    }
+}
+
+/// The file ends too early.
+fn stopped(lines: &Lines, before: &str) -> Error {
+    damaged(&format!("the file stops before {before}")).context(format!("line {}", lines.number))
+}
+
+/// Refuses a file that does not end its trees where it should, or is cut within the parameters behind them. Says whether
+/// it ends as LightGBM 2.1 did.
+fn check_end(lines: &mut Lines, version: &str, trees: usize) -> Result<bool> {
+    match lines.next() {
+        Some(line) if line.text == END => {}
+        Some(line) if line.text == OLD_END && version == "v2" => return Ok(true),
+        Some(line) => {
+            let what = format!("`{END}` should follow {trees} trees");
+            return Err(damaged(&what).context(format!("line {}", line.number)));
+        }
+        None => return Err(stopped(lines, &format!("`{END}`"))),
+    }
+    let rest = &lines.text[lines.peek().map_or(lines.text.len(), |line| line.start)..];
+    let Some(parameters) = rest.find("\nparameters:") else { return Ok(false) };
+    match rest[parameters..].contains("\nend of parameters") {
+        true => Ok(false),
+        false => Err(damaged("the file stops before `end of parameters`")),
+    }
+}
+
+/// The tree of a section.
+fn tree(section: &Section, output: u32, recoding: &Recoding) -> Result<Tree> {
+    let leaf_count: usize = section.number("num_leaves")?;
+    if leaf_count == 0 {
+        return Err(section.damaged(section.line("num_leaves"), "it has no leaves"));
+    }
+    let leaves = section.exactly("leaf_value", leaf_count)?;
+    let linear = if section.flag("is_linear")? { linear_leaves(section, leaf_count)? } else { Vec::new() };
+    let splits = if leaf_count == 1 { Vec::new() } else { splits(section, leaf_count - 1, recoding)? };
+    Ok(Tree { output: Some(output), splits, leaves, linear, covers: covers(section, leaf_count)? })
+}
+
+/// How many rows came to each split and leaf; nothing if the file does not say.
+fn covers(section: &Section, leaf_count: usize) -> Result<Vec<f64>> {
+    if leaf_count == 1 || section.get("internal_count").is_none() || section.get("leaf_count").is_none() {
+        return Ok(Vec::new());
+    }
+    let mut covers: Vec<f64> = section.exactly("internal_count", leaf_count - 1)?;
+    covers.extend(section.exactly::<f64>("leaf_count", leaf_count)?);
+    Ok(covers)
+}
+
+/// The `count` splits of a tree, gathered from a list per property.
+fn splits(section: &Section, count: usize, recoding: &Recoding) -> Result<Vec<Split>> {
+    let features: Vec<u32> = section.exactly("split_feature", count)?;
+    let thresholds: Vec<f64> = section.exactly("threshold", count)?;
+    let decisions: Vec<u8> = section.exactly("decision_type", count)?;
+    let left: Vec<i32> = section.exactly("left_child", count)?;
+    let right: Vec<i32> = section.exactly("right_child", count)?;
+    let mut sets = Sets::read(section)?;
+    let mut splits = Vec::with_capacity(count);
+    for i in 0..count {
+        let feature = features[i];
+        let (test, missing) = match decisions[i] & 1 != 0 {
+            true => {
+                let set = sets.take(section, thresholds[i])?;
+                let test = recoding.test(feature, &set).map_err(|e| section.place(section.line("threshold"), e))?;
+                (test, Missing::Right)
+            }
+            false => {
+                recoding.check_number(feature).map_err(|e| section.place(section.line("split_feature"), e))?;
+                (Test::AtMost(boundary(thresholds[i])), missing(section, decisions[i])?)
+            }
+        };
+        splits.push(Split { feature, test, missing, left: left[i], right: right[i] });
+    }
+    Ok(splits)
+}
+
+/// Where missing values go by the bits of a decision: 2 for default left, and two more for what is missing.
+fn missing(section: &Section, bits: u8) -> Result<Missing> {
+    let left = bits & 2 != 0;
+    match bits >> 2 {
+        0 => Ok(missing_of("None", left)),
+        1 => Ok(missing_of("Zero", left)),
+        2 => Ok(missing_of("NaN", left)),
+        _ => Err(section.damaged(section.line("decision_type"), &format!("`decision_type` has the value `{bits}`"))),
+    }
+}
+
+/// Where values go that are missing if `kind` are: LightGBM's `None`, `Zero`, or otherwise `NaN`. Where none are, NaN is
+/// read as 0, whatever the default.
+pub(super) fn missing_of(kind: &str, default_left: bool) -> Missing {
+    match (kind, default_left) {
+        ("None", _) => Missing::Zero,
+        ("Zero", true) => Missing::ZeroLeft,
+        ("Zero", false) => Missing::ZeroRight,
+        (_, true) => Missing::Left,
+        (_, false) => Missing::Right,
+    }
+}
+
+/// The boundary that a value meets as it is.
+///
+/// LightGBM reads values within [`ZERO`] of zero as 0, before any tree sees them. So all of them have to be on the side
+/// of 0:
+///
+/// ```text
+///  x read as       x  ──┤-ZERO      0      ZERO├──  x
+///  t in [0, ZERO)       └── all of them left ──┘│t moves here
+///  t in [-ZERO, 0)  t moves here│└─────── all of them right
+/// ```
+pub(super) fn boundary(t: f64) -> f64 {
+    match t {
+        _ if (0.0..ZERO).contains(&t) => ZERO,
+        _ if (-ZERO..0.0).contains(&t) => (-ZERO).next_down(),
+        _ => t,
+    }
+}
+
+/// The sets of categories of a tree.
+struct Sets {
+    /// Set `i` is in the words from boundary `i` to boundary `i + 1`.
+    boundaries: Vec<usize>,
+    /// Bit `b` of word `w` of a set stands for category `32 w + b`.
+    words: Vec<u32>,
+    /// Each set belongs to one split. If many could share it, a small file could ask for any amount of memory.
+    taken: Vec<bool>,
+}
+
+impl Sets {
+    /// The sets of a section, none if it has no categorical split.
+    fn read(section: &Section) -> Result<Self> {
+        if !section.flag("num_cat")? {
+            return Ok(Self { boundaries: Vec::new(), words: Vec::new(), taken: Vec::new() });
+        }
+        let count: usize = section.number("num_cat")?;
+        let boundaries: Vec<usize> = section.exactly("cat_boundaries", count.saturating_add(1))?;
+        let words: Vec<u32> = section.list("cat_threshold")?;
+        if !boundaries.is_sorted() || boundaries.last().is_some_and(|end| *end > words.len()) {
+            let what = format!("`cat_boundaries` do not ascend to at most {}", words.len());
+            return Err(section.damaged(section.line("cat_boundaries"), &what));
+        }
+        Ok(Self { taken: vec![false; count], boundaries, words })
+    }
+
+    /// The categories of the set that a threshold names, ascending.
+    fn take(&mut self, section: &Section, threshold: f64) -> Result<Vec<u32>> {
+        let wrong = || {
+            let what = format!("a categorical split has the set {threshold} of {}", self.taken.len());
+            section.damaged(section.line("threshold"), &what)
+        };
+        // A cast of NaN or of a number that is too low gives 0.
+        let set = threshold as usize;
+        if set as f64 != threshold || set >= self.taken.len() {
+            return Err(wrong());
+        }
+        if std::mem::replace(&mut self.taken[set], true) {
+            return Err(section.damaged(section.line("threshold"), &format!("two splits have the set {set}")));
+        }
+        let words = &self.words[self.boundaries[set]..self.boundaries[set + 1]];
+        if words.len() > 1 << 26 {
+            return Err(section.damaged(section.line("cat_threshold"), "a category is above 2147483647"));
+        }
+        let bits = |(at, word): (usize, &u32)| {
+            let word = *word;
+            (0..32).filter(move |bit| word >> bit & 1 != 0).map(move |bit| at as u32 * 32 + bit)
+        };
+        Ok(words.iter().enumerate().flat_map(bits).collect())
+    }
+}
+
+/// The linear functions of the leaves of a tree, from lists that hold the terms of one leaf after the other.
+fn linear_leaves(section: &Section, count: usize) -> Result<Vec<LinearLeaf>> {
+    let constants: Vec<f64> = section.exactly("leaf_const", count)?;
+    let lengths: Vec<usize> = section.exactly("num_features", count)?;
+    let total = lengths.iter().fold(0usize, |sum, length| sum.saturating_add(*length));
+    let features: Vec<u32> = section.exactly("leaf_features", total)?;
+    let coefficients: Vec<f64> = section.exactly("leaf_coeff", total)?;
+    let mut terms = features.into_iter().zip(coefficients);
+    let leaf = |(constant, length)| LinearLeaf { constant, terms: terms.by_ref().take(length).collect() };
+    Ok(constants.into_iter().zip(lengths).map(leaf).collect())
+}
+
+/// What the categories of a feature stand for, where it was a categorical column of pandas.
+#[derive(Debug, Clone, PartialEq)]
+enum Categories {
+    /// Texts, which the model knows by their place.
+    Texts(Vec<String>),
+    /// Numbers: the tests are rewritten to ask for them, so that the column is scored as it is.
+    Numbers(Vec<f64>),
+}
+
+/// How the categorical columns of a pandas table were numbered for training.
+///
+/// ```text
+///  pandas_categorical:[["x","y"],[10,30]]        feature 1: x is 0, y is 1
+///  feature_infos=[0:1] 0:1 [2:7] 0:1       ──▶   feature 3: 10 is 0, 30 is 1; a set {1} becomes x = 30
+/// ```
+pub(super) struct Recoding {
+    /// One a feature; empty: no feature was numbered.
+    features: Vec<Option<Categories>>,
+}
+
+impl Recoding {
+    /// Gives the lists of categories to the categorical features, which are in the same order.
+    pub(super) fn new(lists: &Value, categorical: &[usize], features: usize) -> Result<Self> {
+        let lists = match lists {
+            Value::Null => return Ok(Self { features: Vec::new() }),
+            Value::Array(lists) => lists,
+            _ => return Err(damaged("`pandas_categorical` is no list")),
+        };
+        if lists.is_empty() {
+            return Ok(Self { features: Vec::new() });
+        }
+        if lists.len() != categorical.len() {
+            let what = format!(
+                "a model of {} pandas columns with categories, of which {} are categorical features,",
+                lists.len(),
+                categorical.len()
+            );
+            return Err(unsupported(&what, "train with unordered categories, and leave unused columns out"));
+        }
+        let mut recoding = Self { features: vec![None; features] };
+        for (feature, list) in categorical.iter().zip(lists) {
+            if let Some(slot) = recoding.features.get_mut(*feature) {
+                *slot = Some(categories(list).map_err(|e| e.context(format!("`pandas_categorical` {feature}")))?);
+            }
+        }
+        Ok(recoding)
+    }
+
+    /// The test for one of the categories `set` of a feature.
+    pub(super) fn test(&self, feature: u32, set: &[u32]) -> Result<Test> {
+        match self.features.get(feature as usize) {
+            Some(Some(Categories::Numbers(numbers))) => {
+                let mut points: Vec<f64> = set.iter().filter_map(|c| numbers.get(*c as usize).copied()).collect();
+                points.sort_by(f64::total_cmp);
+                Ok(one_of(&points))
+            }
+            _ => Ok(Test::category_in(set, true)),
+        }
+    }
+
+    /// Refuses to compare the place of a category, which an ordered column of pandas gives.
+    pub(super) fn check_number(&self, feature: u32) -> Result<()> {
+        match self.features.get(feature as usize) {
+            Some(Some(_)) => {
+                let what = format!("a comparison of the categories of feature {feature}");
+                Err(unsupported(&what, "train with unordered categories"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The texts of each feature, for [`Model::categories`].
+    pub(super) fn texts(&self) -> Vec<Option<Vec<String>>> {
+        let texts = |categories: &Option<Categories>| match categories {
+            Some(Categories::Texts(texts)) => Some(texts.clone()),
+            _ => None,
+        };
+        let all: Vec<_> = self.features.iter().map(texts).collect();
+        if all.iter().any(Option::is_some) { all } else { Vec::new() }
+    }
+}
+
+/// The categories of one column: all texts, or all numbers that differ.
+fn categories(list: &Value) -> Result<Categories> {
+    let values = list.as_array().ok_or_else(|| damaged("the categories are no list"))?;
+    let text = |value: &Value| value.as_str().map(String::from);
+    if let Some(texts) = values.iter().map(text).collect() {
+        return Ok(Categories::Texts(texts));
+    }
+    // Adding 0 makes -0 the 0 that it is equal to.
+    let truth = |value: &Value| value.as_bool().map(|b| f64::from(u8::from(b)));
+    let number = |value: &Value| value.as_f64().or_else(|| truth(value)).map(|x| x + 0.0);
+    let numbers: Option<Vec<f64>> = values.iter().map(number).collect();
+    let numbers = numbers.ok_or_else(|| unsupported("a column of mixed categories", "train on texts or on numbers"))?;
+    let mut sorted = numbers.clone();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.is_sorted_by(|a, b| a < b) {
+        true => Ok(Categories::Numbers(numbers)),
+        false => Err(unsupported("a column of categories that are equal as 64-bit floats", "train on texts")),
+    }
+}
+
+/// `x` is one of these ascending numbers.
+fn one_of(points: &[f64]) -> Test {
+    let mut edges: Vec<f64> = Vec::new();
+    for point in points {
+        // An interval that begins where the last one ends goes on with it.
+        if edges.last() == Some(&point.next_down()) {
+            edges.pop();
+        } else {
+            edges.push(point.next_down());
+        }
+        edges.push(*point);
+    }
+    Test::Within(edges.into())
+}
+
+/// How the columns of the file's pandas table were numbered, which Python's `save_model` writes behind everything else.
+fn recoding(header: &Section, text: &str, features: usize) -> Result<Recoding> {
+    const KEY: &str = "\npandas_categorical:";
+    // What is behind the trees is short, and a search for this from the end does not read through them.
+    let notes = &text[text.rfind(END).or_else(|| text.rfind(OLD_END)).unwrap_or(text.len())..];
+    let Some(json) = line_after(notes, KEY) else { return Recoding::new(&Value::Null, &[], features) };
+    let lists: Value =
+        serde_json::from_str(json).map_err(|e| damaged(&format!("`pandas_categorical` is no JSON: {e}")))?;
+    let mut categorical: Vec<usize> = Vec::new();
+    if let Some((line, infos)) = header.get("feature_infos") {
+        let infos: Vec<&str> = infos.split_ascii_whitespace().collect();
+        if infos.len() != features {
+            return Err(
+                header.damaged(line, &format!("`feature_infos` has {} values instead of {features}", infos.len()))
+            );
+        }
+        // A number's is `[least:greatest]`.
+        let named = |info: &str| info != "none" && !info.starts_with('[');
+        categorical = (0..features).filter(|feature| named(infos[*feature])).collect();
+    }
+    if lists.as_array().is_some_and(|lists| lists.len() > categorical.len()) {
+        categorical = categorical_parameter(notes);
+    }
+    Recoding::new(&lists, &categorical, features)
+}
+
+/// The categorical features by the parameters of the training, where also those are named that were constant.
+fn categorical_parameter(notes: &str) -> Vec<usize> {
+    let Some(list) = line_after(notes, "\n[categorical_feature: ") else { return Vec::new() };
+    let mut features: Vec<usize> =
+        list.trim_end_matches(']').split(',').filter_map(|number| number.trim().parse().ok()).collect();
+    features.sort_unstable();
+    features.dedup();
+    features
+}
+
+/// The rest of the last line that `key` starts.
+fn line_after<'a>(notes: &'a str, key: &str) -> Option<&'a str> {
+    let at = notes.rfind(key)?;
+    notes[at + key.len()..].lines().next()
+}

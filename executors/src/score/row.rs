@@ -1,0 +1,260 @@
+//! One row at a time: what serving needs, where a block of rows would mostly be padding.
+//!
+//! ```text
+//!  nodes of all trees   { cutoff, left child, which value }         the right child is behind the left one
+//!                          ▲ 16 trees walk side by side, 4 times: a step of all of them by a few gathers
+//!  a leaf is a node whose cutoff is infinite and whose left child is itself: a walk that is there stays there
+//! ```
+//! Trees of like depth walk together, since all wait for the longest walk; leaves are then summed in the order of the
+//! trees, so that the result is that of the block kernel. Where all values of a row are numbers of 32 bits, so are the
+//! nodes: they are half as large then.
+
+use super::forest::{Forest, Missing, Test, Tree, ZERO};
+
+/// Trees that walk side by side.
+const WIDTH: usize = 16;
+/// Groups of them that do, since a step waits for its gathers.
+const GROUPS: usize = 4;
+/// Bits of a narrow node that say which its left child is; the others say which value it asks.
+const LEFT_BITS: u32 = 22;
+
+/// A node of 64-bit values.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    /// The greatest value that goes left.
+    cutoff: f64,
+    /// The left child; the right one is behind it.
+    left: u32,
+    /// The place of the value in the prepared row.
+    value: u32,
+}
+
+/// Trees laid out for walks side by side.
+#[derive(Debug)]
+pub(super) struct Rows {
+    nodes: Vec<Node>,
+    /// The same nodes in 8 bytes, if they fit: the cutoff, then `value << LEFT_BITS | left`.
+    narrow: Vec<[u32; 2]>,
+    /// The value of the leaf at each node.
+    values: Vec<f64>,
+    /// The roots, trees of like depth beside each other, up to a multiple of [`WIDTH`].
+    roots: Vec<u32>,
+    /// For each tree its place among the roots, and its output.
+    places: Vec<(usize, u32)>,
+    /// The missing rules that there are: the prepared row has a copy for each.
+    rules: Vec<Missing>,
+}
+
+/// What a caller keeps from one row to the next.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    wide: Vec<f64>,
+    narrow: Vec<f32>,
+    leaves: Vec<u32>,
+}
+
+impl Rows {
+    /// `None` for trees that have sets, several outputs a leaf or linear leaves: they are walked one by one.
+    pub(super) fn new(forest: &Forest) -> Option<Self> {
+        let mut rules: Vec<Missing> = Vec::new();
+        for split in forest.trees().iter().flat_map(|t| &t.splits) {
+            if !rules.contains(&split.missing) {
+                rules.push(split.missing);
+            }
+        }
+        let mut rows = Self {
+            nodes: Vec::new(),
+            narrow: Vec::new(),
+            values: Vec::new(),
+            roots: Vec::new(),
+            places: vec![(0, 0); forest.trees().len()],
+            rules,
+        };
+        let mut by_depth: Vec<usize> = (0..forest.trees().len()).collect();
+        by_depth.sort_by_key(|t| forest.trees()[*t].depth());
+        for number in by_depth {
+            let tree = &forest.trees()[number];
+            rows.places[number] = (rows.roots.len(), tree.output.filter(|_| tree.linear.is_empty())?);
+            rows.push(tree, forest.features())?;
+        }
+        let end = rows.reserve(1);
+        rows.leaf(end, 0.0);
+        while !rows.roots.len().is_multiple_of(WIDTH) {
+            rows.roots.push(end as u32);
+        }
+        rows.make_narrow();
+        Some(rows)
+    }
+
+    fn reserve(&mut self, count: usize) -> usize {
+        let first = self.nodes.len();
+        self.nodes.resize(first + count, Node { cutoff: f64::INFINITY, left: 0, value: 0 });
+        self.values.resize(first + count, 0.0);
+        first
+    }
+
+    /// A leaf shows itself the value 0, which is below its cutoff, and so stays.
+    fn leaf(&mut self, place: usize, value: f64) {
+        self.nodes[place] = Node { cutoff: f64::INFINITY, left: place as u32, value: 0 };
+        self.values[place] = value;
+    }
+
+    /// Level by level, so that the nodes near the root of a tree are near each other.
+    fn push(&mut self, tree: &Tree, features: usize) -> Option<()> {
+        let root = self.reserve(1);
+        self.roots.push(u32::try_from(root).ok()?);
+        let mut open = vec![(if tree.splits.is_empty() { !0 } else { 0 }, root)];
+        let mut next = 0;
+        while let Some((node, place)) = open.get(next).copied() {
+            next += 1;
+            if node < 0 {
+                self.leaf(place, tree.leaves[!node as usize]);
+                continue;
+            }
+            let split = &tree.splits[node as usize];
+            let Test::AtMost(cutoff) = split.test else { return None };
+            let left = self.reserve(2);
+            let rule = self.rules.iter().position(|r| *r == split.missing)?;
+            let value = 1 + rule * features + split.feature as usize;
+            let (left_of, value) = (u32::try_from(left).ok()?, u32::try_from(value).ok()?);
+            self.nodes[place] = Node { cutoff, left: left_of, value };
+            open.extend([(split.left, left), (split.right, left + 1)]);
+        }
+        (self.nodes.len() <= i32::MAX as usize / 2).then_some(())
+    }
+
+    /// Nodes of 8 bytes, unless there are too many nodes or values.
+    fn make_narrow(&mut self) {
+        let fits = |n: &Node| n.left < 1 << LEFT_BITS && n.value < 1 << (32 - LEFT_BITS);
+        if self.nodes.iter().all(fits) {
+            let narrow = |n: &Node| [super::plan::at_most(n.cutoff).to_bits(), n.value << LEFT_BITS | n.left];
+            self.narrow = self.nodes.iter().map(narrow).collect();
+        }
+    }
+
+    /// The margins of a row, one an output.
+    pub(super) fn margins(&self, forest: &Forest, row: &[f64], scratch: &mut Scratch) -> Vec<f64> {
+        scratch.leaves.clone_from(&self.roots);
+        let rounded = |x: &f64| forest.rounded(*x);
+        let is_narrow = |x: f64| x.is_nan() || f64::from(x as f32) == x;
+        if !self.narrow.is_empty() && row.iter().all(|x| is_narrow(rounded(x))) {
+            scratch.narrow.clear();
+            scratch.narrow.push(0.0);
+            for rule in &self.rules {
+                scratch.narrow.extend(row.iter().map(|x| shown(*rule, *x as f32, f64::from(*x as f32))));
+            }
+            self.walk_narrow(&mut scratch.leaves, &scratch.narrow);
+        } else {
+            scratch.wide.clear();
+            scratch.wide.push(0.0);
+            for rule in &self.rules {
+                scratch.wide.extend(row.iter().map(|x| shown(*rule, rounded(x), rounded(x))));
+            }
+            self.walk_wide(&mut scratch.leaves, &scratch.wide);
+        }
+        let mut sums = forest.base().to_vec();
+        for (place, output) in &self.places {
+            forest.add(&mut sums[*output as usize], self.values[scratch.leaves[*place] as usize]);
+        }
+        sums.iter_mut().enumerate().for_each(|(output, sum)| forest.finish(output, std::slice::from_mut(sum)));
+        sums
+    }
+
+    /// Walks from the places in `at` to leaves.
+    fn walk_wide(&self, at: &mut [u32], row: &[f64]) {
+        for place in at {
+            loop {
+                let node = &self.nodes[*place as usize];
+                // NaN is at most nothing, and goes right.
+                let next = node.left
+                    + u32::from(!matches!(row[node.value as usize].partial_cmp(&node.cutoff), Some(o) if o.is_le()));
+                if next == *place {
+                    break;
+                }
+                *place = next;
+            }
+        }
+    }
+
+    fn walk_narrow(&self, at: &mut [u32], row: &[f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the instructions are there.
+            return unsafe { self.walk_avx512(at, row) };
+        }
+        for place in at {
+            loop {
+                let [cutoff, link] = self.narrow[*place as usize];
+                let (x, left) = (row[(link >> LEFT_BITS) as usize], link & ((1 << LEFT_BITS) - 1));
+                let next = left + u32::from(!matches!(x.partial_cmp(&f32::from_bits(cutoff)), Some(o) if o.is_le()));
+                if next == *place {
+                    break;
+                }
+                *place = next;
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn walk_avx512(&self, at: &mut [u32], row: &[f32]) {
+        let (whole, rest) = at.as_chunks_mut::<WIDTH>().0.as_chunks_mut::<GROUPS>();
+        whole.iter_mut().for_each(|groups| self.walk_groups::<GROUPS>(groups, row));
+        match rest.len() {
+            3 => self.walk_groups::<3>(rest, row),
+            2 => self.walk_groups::<2>(rest, row),
+            1 => self.walk_groups::<1>(rest, row),
+            _ => {}
+        }
+    }
+
+    /// Walks `N` times 16 trees at once, until none moves any more.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn walk_groups<const N: usize>(&self, groups: &mut [[u32; WIDTH]], row: &[f32]) {
+        use std::arch::x86_64::*;
+        let nodes: *const i64 = self.narrow.as_ptr().cast();
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+        // SAFETY: the places of all nodes and values are in range, which `push` sees to: places are of nodes, values are
+        // of a row that `margins` made. 16 places are loaded and stored.
+        unsafe {
+            let step = |at: __m512i| {
+                let near = _mm512_i32gather_epi64::<8>(_mm512_castsi512_si256(at), nodes);
+                let far = _mm512_i32gather_epi64::<8>(_mm512_extracti64x4_epi64::<1>(at), nodes);
+                let cutoff = _mm512_castsi512_ps(_mm512_permutex2var_epi32(near, even, far));
+                let link = _mm512_permutex2var_epi32(near, odd, far);
+                let x = _mm512_i32gather_ps::<4>(_mm512_srli_epi32::<LEFT_BITS>(link), row.as_ptr());
+                let left = _mm512_and_si512(link, _mm512_set1_epi32((1 << LEFT_BITS) - 1));
+                let right = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, cutoff);
+                _mm512_mask_add_epi32(left, right, left, _mm512_set1_epi32(1))
+            };
+            let mut at: [__m512i; N] = std::array::from_fn(|i| _mm512_loadu_si512(groups[i].as_ptr().cast()));
+            loop {
+                let once = at.map(step);
+                let twice = once.map(step);
+                let moved = once.iter().zip(&twice).fold(0, |m, (a, b)| m | _mm512_cmpneq_epi32_mask(*a, *b));
+                at = twice;
+                if moved == 0 {
+                    break;
+                }
+            }
+            for (group, at) in groups.iter_mut().zip(at) {
+                _mm512_storeu_si512(group.as_mut_ptr().cast(), at);
+            }
+        }
+    }
+}
+
+/// A value as splits of a missing rule are shown it, so that it goes where the rule says.
+#[inline]
+fn shown<T: From<f32>>(rule: Missing, value: T, x: f64) -> T {
+    match rule {
+        Missing::Left if x.is_nan() => f32::NEG_INFINITY.into(),
+        Missing::Zero if x.is_nan() => 0.0f32.into(),
+        Missing::ZeroLeft if x.is_nan() || x.abs() <= ZERO => f32::NEG_INFINITY.into(),
+        // No comparison holds for NaN.
+        Missing::ZeroRight if x.abs() <= ZERO => f32::NAN.into(),
+        _ => value,
+    }
+}
