@@ -98,8 +98,13 @@ const CALLS: [&str; 29] = [
 ];
 
 fn view(online: bool) -> String {
-    let calls = |w| CALLS.iter().enumerate().map(move |(i, call)| format!("{call} OVER w{w} AS f{w}_{i}"));
-    let features: Vec<String> = (0..WINDOWS.len()).flat_map(calls).collect();
+    view_of(&CALLS, online)
+}
+
+/// A view of these calls over all windows.
+pub(crate) fn view_of(calls: &[&str], online: bool) -> String {
+    let of = |w| calls.iter().enumerate().map(move |(i, call)| format!("{call} OVER w{w} AS f{w}_{i}"));
+    let features: Vec<String> = (0..WINDOWS.len()).flat_map(of).collect();
     let windows = WINDOWS.iter().enumerate().map(|(w, (frame, _))| format!("w{w} AS ({frame})")).collect::<Vec<_>>();
     format!(
         "CREATE FEATURE VIEW v ENTITY (k) EVENT TIME t SEQUENCE s WITH (online = {online}) AS SELECT {} FROM events WINDOW {}",

@@ -6,7 +6,7 @@ use arrow::array::Array;
 use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 
-use crate::oracle::{Event, WINDOWS, block, cases, events, joined, requests, session, tables, window};
+use crate::oracle::{Event, WINDOWS, block, cases, events, joined, requests, session, tables, view_of, window};
 
 const CALLS: [&str; 13] = [
     "first_k(v, 3)",
@@ -81,17 +81,6 @@ fn buckets(ordered: &[&&Event], value: impl Fn(&[f64]) -> String) -> Option<Stri
     (!each.is_empty()).then(|| format!("{{{}}}", each.join(", ")))
 }
 
-fn view(online: bool) -> String {
-    let calls = |w| CALLS.iter().enumerate().map(move |(i, call)| format!("{call} OVER w{w} AS f{w}_{i}"));
-    let features: Vec<String> = (0..WINDOWS.len()).flat_map(calls).collect();
-    let windows = WINDOWS.iter().enumerate().map(|(w, (frame, _))| format!("w{w} AS ({frame})")).collect::<Vec<_>>();
-    format!(
-        "CREATE FEATURE VIEW v ENTITY (k) EVENT TIME t SEQUENCE s WITH (online = {online}) AS SELECT {} FROM events WINDOW {}",
-        features.join(", "),
-        windows.join(", ")
-    )
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(1000), ..ProptestConfig::default() })]
 
@@ -102,7 +91,7 @@ proptest! {
         let batches = block(async {
             let session = session();
             tables(&session, &events, &requests);
-            let sql = format!("{}; {}", view(online), joined(if inclusive { ">=" } else { ">" }, "v"));
+            let sql = format!("{}; {}", view_of(&CALLS, online), joined(if inclusive { ">=" } else { ">" }, "v"));
             session.sql(&sql).await.unwrap_or_else(|e| panic!("{e}\n{sql}"))
         });
         let rows = batches.iter().flat_map(|b| (0..b.num_rows()).map(move |row| (b, row)));

@@ -64,46 +64,19 @@ pub(super) async fn score(global: &Global, extensions: &Extensions, request: Req
     std::fs::create_dir_all(&request.to).map_err(|e| Error::from(e).context(request.to.display().to_string()))?;
     let to = std::path::absolute(&request.to)?.display().to_string();
     let note = session.project.store.join("registry/output").join(format!("{}.json", hash(["score", to.as_str()])));
-    let mut done: BTreeMap<String, Done> = match std::fs::read(&note) {
+    let done = match std::fs::read(&note) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map_err(|e| Error::data(format!("{}: {e}: remove it to score all again", note.display())))?,
         Err(_) => BTreeMap::new(),
     };
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = session.project.options.threads.unwrap_or_else(cores).max(1);
+    let mut job = Scoring { request, scorer, version, threads, note, done };
     let progress = render::Progress::new();
-    let threads =
-        session.project.options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
-    let job = Scoring { request: &request, scorer, threads };
     let mut steps = Vec::new();
     for input in inputs {
-        let name = input.relative.display().to_string();
-        progress.event(&Event::Begin { verb: "Scoring", name: &name }, global.output);
-        let started = Instant::now();
-        let made_of =
-            hash([version.as_str(), &of_file(&input.path)?, &request.column, asking(request.give).function()]);
-        let target = request.to.join(&input.relative);
-        let bytes = || std::fs::metadata(&target).map_or(0, |m| m.len());
-        let known = done.get(&name).filter(|d| d.made_of == made_of && d.bytes == bytes()).cloned();
-        let unchanged = known.is_some();
-        let rows = match known {
-            Some(known) => known.rows,
-            None => {
-                let rows =
-                    job.file(&input, &target, &mut |text| progress.event(&Event::Line(text), global.output)).await;
-                let rows = rows.map_err(|e| e.context(format!("scoring {}", input.path.display())))?;
-                done.insert(name.clone(), Done { made_of, bytes: bytes(), rows });
-                write(&note, &done)?;
-                rows
-            }
-        };
-        let seconds = started.elapsed().as_secs_f64();
-        let rate = if unchanged {
-            String::new()
-        } else {
-            format!(" at {} rows/s", thousands((rows as f64 / seconds.max(1e-9)) as u64))
-        };
-        let detail = format!("{} rows{rate} → {}", thousands(rows), target.display());
-        let figures = serde_json::json!({ "rows": rows });
-        let step = Step { verb: "Scored".into(), name, detail, unchanged, seconds, figures };
+        let step = job.step(&input, &mut |event| progress.event(event, global.output)).await;
+        let step = step.map_err(|e| e.context(format!("scoring {}", input.path.display())))?;
         progress.event(&Event::Done(&step), global.output);
         steps.push(step);
     }
@@ -215,15 +188,49 @@ fn of_file(path: &Path) -> Result<String> {
 }
 
 /// What is the same for all files.
-struct Scoring<'a> {
-    request: &'a Request,
+struct Scoring {
+    request: Request,
     scorer: Arc<Scorer>,
+    /// A text that changes when the model does.
+    version: String,
     threads: usize,
+    /// The file that says what is done.
+    note: PathBuf,
+    done: BTreeMap<String, Done>,
 }
 
-impl Scoring<'_> {
+impl Scoring {
+    /// Scores one file, unless that is done.
+    async fn step(&mut self, input: &Input, emit: &mut (dyn FnMut(&Event<'_>) + Send)) -> Result<Step> {
+        let name = input.relative.display().to_string();
+        emit(&Event::Begin { verb: "Scoring", name: &name });
+        let started = Instant::now();
+        let question = [self.request.column.as_str(), asking(self.request.give).function()];
+        let made_of = hash([self.version.as_str(), &of_file(&input.path)?].into_iter().chain(question));
+        let target = self.request.to.join(&input.relative);
+        let bytes = || std::fs::metadata(&target).map_or(0, |m| m.len());
+        let known = self.done.get(&name).filter(|d| d.made_of == made_of && d.bytes == bytes()).map(|d| d.rows);
+        let rows = match known {
+            Some(rows) => rows,
+            None => {
+                let rows = self.file(input, &target, emit).await?;
+                self.done.insert(name.clone(), Done { made_of, bytes: bytes(), rows });
+                write(&self.note, &self.done)?;
+                rows
+            }
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        let rate = match known {
+            Some(_) => String::new(),
+            None => format!(" at {} rows/s", thousands((rows as f64 / seconds.max(1e-9)) as u64)),
+        };
+        let detail = format!("{} rows{rate} → {}", thousands(rows), target.display());
+        let figures = serde_json::json!({ "rows": rows });
+        Ok(Step { verb: "Scored".into(), name, detail, unchanged: known.is_some(), seconds, figures })
+    }
+
     /// Scores one file; the rows are written in their order.
-    async fn file(&self, input: &Input, target: &Path, note: &mut (dyn FnMut(&str) + Send)) -> Result<u64> {
+    async fn file(&self, input: &Input, target: &Path, emit: &mut (dyn FnMut(&Event<'_>) + Send)) -> Result<u64> {
         let rows = read(&input.path).await?;
         let given: SchemaRef = Arc::new(rows.schema().as_arrow().clone());
         let places = self.places(&given)?;
@@ -251,7 +258,7 @@ impl Scoring<'_> {
                 none => none.insert(ArrowWriter::try_new(File::create(&part)?, batch.schema(), None).map_err(parquet)?),
             };
             writer.write(&batch).map_err(parquet)?;
-            note(&format!("`{}`  {} rows", input.relative.display(), thousands(count)));
+            emit(&Event::Line(&format!("`{}`  {} rows", input.relative.display(), thousands(count))));
         }
         let writer = match writer {
             Some(writer) => writer,
