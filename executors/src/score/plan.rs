@@ -34,6 +34,8 @@ const ALL: u16 = 1;
 pub(super) const CONDITIONS: usize = 2;
 /// Steps of a search whose cutoffs are held in registers.
 pub(super) const LEVELS: u32 = 8;
+/// Bits of the number of a leaf.
+const BITS: usize = 16;
 /// More ranks than these do not fit.
 const CUTOFFS_MAX: usize = u16::MAX as usize - 1;
 
@@ -158,6 +160,11 @@ pub(super) fn compile(forest: &Forest) -> Vec<(Range<usize>, Option<Plan>)> {
     out
 }
 
+/// A condition that is not there yet.
+const UNKNOWN: u16 = u16::MAX;
+/// Variants and senses of a cutoff.
+const SENSES: usize = 10;
+
 struct Builder<'a> {
     forest: &'a Forest,
     trees: Range<usize>,
@@ -166,7 +173,8 @@ struct Builder<'a> {
     planes: Vec<Vec<Plane>>,
     plane_count: u32,
     conditions: Vec<Condition>,
-    known: HashMap<Condition, u16>,
+    /// For each feature the number of the condition of each cutoff, variant and sense, or [`UNKNOWN`].
+    known: Vec<Vec<u16>>,
     parities: Vec<Parity>,
     known_parities: HashMap<Parity, u16>,
 }
@@ -186,10 +194,10 @@ impl<'a> Builder<'a> {
             forest,
             trees,
             planes: vec![Vec::new(); cutoffs.len()],
+            known: cutoffs.iter().map(|of| vec![UNKNOWN; of.len() * SENSES]).collect(),
             cutoffs,
             plane_count: 0,
             conditions: Vec::new(),
-            known: HashMap::new(),
             parities: Vec::new(),
             known_parities: HashMap::new(),
         }
@@ -264,17 +272,17 @@ impl<'a> Builder<'a> {
         let mut leaf_of = vec![0; codes.len()];
         codes.iter().enumerate().for_each(|(leaf, code)| leaf_of[*code as usize] = leaf as u32);
         let width = (usize::BITS - (codes.len() - 1).leading_zeros()) as usize;
-        if width > 16 {
+        if width > BITS {
             return None;
         }
         let mut program = Program::default();
         // Bits of finished subtrees; a subtree's are on top of those of the sibling that was done before.
-        let mut done: Vec<Vec<Operand>> = Vec::new();
+        let mut done: Vec<Bits> = Vec::new();
         let mut open = vec![(if tree.splits.is_empty() { !0 } else { 0 }, false)];
         while let Some((node, ready)) = open.pop() {
             if node < 0 {
                 let code = codes[!node as usize];
-                done.push((0..width).map(|bit| Operand::constant(code >> bit & 1 == 1)).collect());
+                done.push(std::array::from_fn(|bit| Operand::constant(code >> bit & 1 == 1)));
                 continue;
             }
             let split = &tree.splits[node as usize];
@@ -294,28 +302,30 @@ impl<'a> Builder<'a> {
     }
 
     /// The bits of a node, from those of its children.
-    fn choose(
-        &mut self,
-        split: &Split,
-        left: &[Operand],
-        right: &[Operand],
-        program: &mut Program,
-    ) -> Option<Vec<Operand>> {
-        let mut bits = Vec::with_capacity(left.len());
-        for (l, r) in left.iter().zip(right) {
-            bits.push(match (*l, *r) {
+    fn choose(&mut self, split: &Split, left: &Bits, right: &Bits, program: &mut Program) -> Option<Bits> {
+        let mut asked: [Option<Operand>; 2] = [None; 2];
+        let mut ask = |negated: bool| {
+            let known = &mut asked[usize::from(negated)];
+            if known.is_none() {
+                *known = Some(self.goes_right(split, negated)?);
+            }
+            *known
+        };
+        let mut bits = *left;
+        for (bit, right) in bits.iter_mut().zip(right) {
+            *bit = match (*bit, *right) {
                 (l, r) if l == r => l,
-                (Operand::None, Operand::All) => self.goes_right(split, false)?,
-                (Operand::All, Operand::None) => self.goes_right(split, true)?,
+                (Operand::None, Operand::All) => ask(false)?,
+                (Operand::All, Operand::None) => ask(true)?,
                 (left, right) => {
-                    let condition = self.goes_right(split, false)?;
+                    let condition = ask(false)?;
                     let to = program.allocate();
                     program.muxes.push([to, right, left, condition]);
                     to
                 }
-            });
+            };
         }
-        program.release(left.iter().chain(right).filter(|o| !bits.contains(o)));
+        program.release(left.iter().chain(right).filter(|o| matches!(o, Operand::Temporary(_)) && !bits.contains(o)));
         Some(bits)
     }
 
@@ -345,6 +355,10 @@ impl<'a> Builder<'a> {
     fn condition(&mut self, split: &Split, edge: f64, variant: Variant, negated: bool) -> Option<u16> {
         let feature = split.feature as usize;
         let rank = self.cutoffs[feature].partition_point(|t| *t < edge);
+        let place = rank * SENSES + variant as usize * 2 + usize::from(negated);
+        if self.known[feature][place] != UNKNOWN {
+            return Some(self.known[feature][place]);
+        }
         let (page, threshold) = ((rank / PAGE) as u16, (rank % PAGE) as u8);
         let planes = &mut self.planes[feature];
         let plane = match planes.iter().find(|p| (p.page, p.variant) == (page, variant)) {
@@ -356,13 +370,9 @@ impl<'a> Builder<'a> {
                 number
             }
         };
-        let condition = Condition { plane, threshold, negated };
-        if let Some(known) = self.known.get(&condition) {
-            return Some(*known);
-        }
-        let number = u16::try_from(self.conditions.len()).ok()?;
-        self.conditions.push(condition);
-        self.known.insert(condition, number);
+        let number = u16::try_from(self.conditions.len()).ok().filter(|n| *n != UNKNOWN)?;
+        self.conditions.push(Condition { plane, threshold, negated });
+        self.known[feature][place] = number;
         Some(number)
     }
 
@@ -471,6 +481,9 @@ impl Operand {
         if value { Self::All } else { Self::None }
     }
 }
+
+/// The bits of a leaf number; those that a tree has no need of are 0.
+type Bits = [Operand; BITS];
 
 /// The steps of one tree.
 #[derive(Debug, Default)]

@@ -71,7 +71,7 @@ impl Rows {
             rules,
         };
         let mut by_depth: Vec<usize> = (0..forest.trees().len()).collect();
-        by_depth.sort_by_key(|t| forest.trees()[*t].depth());
+        by_depth.sort_by_cached_key(|t| forest.trees()[*t].depth());
         for number in by_depth {
             let tree = &forest.trees()[number];
             rows.places[number] = (rows.roots.len(), tree.output.filter(|_| tree.linear.is_empty())?);
