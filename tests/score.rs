@@ -122,6 +122,11 @@ fn what_is_wrong_is_said_before_anything_is_written() {
     fails(at, &["score", "no.txt", "data", "--to", "out"], 1, &["no model file and no trained model `no.txt`"]);
     fails(at, &["score", "model.txt", "dat", "--to", "out"], 1, &["no file, folder or table `dat`"]);
     fails(at, &["score", "model.txt", "data", "--to", "out", "--as", "id"], 1, &["there is a column `id` already"]);
+    for to in ["data", "data/out", "data/day=1"] {
+        fails(at, &["score", "model.txt", "data", "--to", to], 1, &["is where the input is: give another folder"]);
+    }
+    let file = "data/day=1/rows.parquet";
+    fails(at, &["score", "model.txt", file, "--to", "data/day=1"], 1, &["is where the input is"]);
     std::fs::write(at.join("bad.csv"), "Column_0,Column_1,Colum_2\n1,2,3\n").expect("a file");
     let parts = ["bad.csv", "no column `Column_2`", "did you mean `Colum_2`?"];
     fails(at, &["score", "model.txt", "bad.csv", "--to", "out"], 1, &parts);

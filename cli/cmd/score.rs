@@ -61,8 +61,10 @@ pub(super) async fn score(global: &Global, extensions: &Extensions, request: Req
     let session = Session::open(project(global, None)?, extensions)?;
     let (scorer, version) = session.scorer(&request.model)?;
     let inputs = session.inputs(&request.input).await?;
-    std::fs::create_dir_all(&request.to).map_err(|e| Error::from(e).context(request.to.display().to_string()))?;
-    let to = std::path::absolute(&request.to)?.display().to_string();
+    let to = std::path::absolute(&request.to)?;
+    apart(&request, &inputs, &to)?;
+    std::fs::create_dir_all(&to).map_err(|e| Error::from(e).context(to.display().to_string()))?;
+    let to = to.display().to_string();
     let note = session.project.store.join("registry/output").join(format!("{}.json", hash(["score", to.as_str()])));
     let done = match std::fs::read(&note) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -85,6 +87,17 @@ pub(super) async fn score(global: &Global, extensions: &Extensions, request: Req
         render::json(&steps)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses an output folder in which the output would be input, of this run or the next.
+fn apart(request: &Request, inputs: &[Input], to: &Path) -> Result<()> {
+    let given = std::path::absolute(&request.input)?;
+    let over = inputs.iter().any(|i| i.path == to.join(&i.relative));
+    if over || given.is_dir() && to.starts_with(&given) {
+        let to = request.to.display();
+        return Err(Error::invalid(format!("--to {to} is where the input is: give another folder")));
+    }
+    Ok(())
 }
 
 fn asking(asked: Asked) -> Asking {
