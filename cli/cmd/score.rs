@@ -247,7 +247,7 @@ impl Scoring {
         let rows = read(&input.path).await?;
         let given: SchemaRef = Arc::new(rows.schema().as_arrow().clone());
         let places = self.places(&given)?;
-        let mut stream = rows.execute_stream().await?.map(|batch| {
+        let stream = rows.execute_stream().await?.map(|batch| {
             let (scorer, places, asked) = (Arc::clone(&self.scorer), places.clone(), asking(self.request.give));
             let column = self.request.column.clone();
             async move {
@@ -257,7 +257,7 @@ impl Scoring {
                 scored.map_err(|e| Error::internal(e.to_string()))?
             }
         });
-        let mut stream = std::pin::pin!(stream.by_ref().buffered(self.threads.max(1)));
+        let mut stream = std::pin::pin!(stream.buffered(self.threads));
         let folder = target.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
         let part = folder.join(format!(".{}.part", target.file_name().unwrap_or_default().to_string_lossy()));

@@ -321,14 +321,18 @@ pub(crate) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
+    digits(hash)
 }
 
 /// The hash of a file's bytes.
 pub(crate) fn file_hash(path: &std::path::Path) -> Result<String> {
     let mut hash = Sha256::new();
     std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
-    Ok(hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect())
+    Ok(digits(hash))
+}
+
+fn digits(hash: Sha256) -> String {
+    hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
 
 /// Adds the partition column: the date of `time`, or NULL.

@@ -199,6 +199,7 @@ fn measure(model: &Model, contract: &Contract, parts: &[RecordBatch; 3]) -> Resu
     let mut metrics = json!({ "program": own });
     for (name, rows) in PARTS.iter().zip(parts).skip(1) {
         let features = scorer.model().features.iter().map(|f| column(rows, f)).collect::<Result<Vec<_>>>()?;
+        // Of several outputs there are no figures; the program may bring its own.
         if let [scores] = scorer.predict(&features)?.as_slice() {
             metrics[*name] = figures(model, &column(rows, &model.label)?, scores)?;
         }

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
 use crate::asof::AsOfNode;
 use crate::definition::FeatureView;
+use crate::sql::PREDICT_FUNCTIONS;
 
 /// Everything that a plan's rows depend on.
 #[derive(Debug, Default)]
@@ -79,7 +80,7 @@ pub fn over_table(plan: &LogicalPlan, table: &Arc<dyn TableProvider>) -> crate::
 fn note_models(e: &Expr, models: &mut BTreeSet<String>) -> Result<TreeNodeRecursion> {
     e.apply(|e| {
         if let Expr::ScalarFunction(f) = e
-            && f.name().starts_with("predict")
+            && PREDICT_FUNCTIONS.contains(&f.name())
             && let Some(Expr::Literal(name, _)) = f.args.first()
             && let Some(Some(name)) = name.try_as_str()
         {

@@ -164,6 +164,10 @@ pub struct SqlOption {
     pub span: Span,
 }
 
+/// The functions that ask a model, whose name is their first argument. The scorer has them in this order.
+pub const PREDICT_FUNCTIONS: [&str; 5] =
+    ["predict", "predict_raw", "predict_class", "predict_leaf", "predict_contributions"];
+
 /// The factor `FROM request` of a service's body.
 pub const REQUEST: &str = "request";
 

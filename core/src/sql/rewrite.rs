@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     TableAlias, TableFactor, TableWithJoins, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
-use super::REQUEST;
+use super::{PREDICT_FUNCTIONS, REQUEST};
 
 /// Gives every as-of join a table factor of its own, so that a relation planner sees it.
 pub(crate) fn nest_asof_joins<T: VisitMut>(tree: &mut T) {
@@ -79,7 +79,7 @@ impl<F: Fn(&str) -> Option<Vec<String>>> VisitorMut for ExpandPredict<F> {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let Expr::Function(f) = expr else { return ControlFlow::Continue(()) };
         let FunctionArguments::List(list) = &mut f.args else { return ControlFlow::Continue(()) };
-        if !f.name.to_string().to_lowercase().starts_with("predict") {
+        if !PREDICT_FUNCTIONS.contains(&f.name.to_string().to_lowercase().as_str()) {
             return ControlFlow::Continue(());
         }
         if let [FunctionArg::Unnamed(FunctionArgExpr::Expr(name)), FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] =

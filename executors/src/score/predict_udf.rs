@@ -26,6 +26,7 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+use featurectl_core::sql::PREDICT_FUNCTIONS;
 use featurectl_core::{Error, Result, closest};
 
 use super::model::Model;
@@ -145,7 +146,7 @@ fn conflict(declared: &Entry, model: &Model) -> Error {
     ))
 }
 
-/// What is asked of a model.
+/// What is asked of a model, in the order of [`PREDICT_FUNCTIONS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Output {
     /// `predict`: what the library that trained the model predicts: a value, a probability, or one a class.
@@ -167,13 +168,7 @@ impl Output {
 
     /// The function's name.
     pub fn function(self) -> &'static str {
-        match self {
-            Self::Prediction => "predict",
-            Self::Margin => "predict_raw",
-            Self::Class => "predict_class",
-            Self::Leaf => "predict_leaf",
-            Self::Contributions => "predict_contributions",
-        }
+        PREDICT_FUNCTIONS[self as usize]
     }
 
     /// Type of the result; `None`: of a model that is not trained yet, which has one output.

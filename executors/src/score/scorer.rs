@@ -93,6 +93,9 @@ impl Scorer {
     /// lengths, or one that is no number.
     pub fn predict(&self, columns: &[ArrayRef]) -> Result<Vec<Vec<f64>>> {
         let mut margins = self.margins(columns)?;
+        if self.model.link == Link::Identity {
+            return Ok(margins);
+        }
         let mut row = vec![0.0; margins.len()];
         let mut outputs = margins.len();
         for at in 0..margins.first().map_or(0, Vec::len) {
@@ -106,9 +109,7 @@ impl Scorer {
 
     /// The margins of each row, output by output; see [`predict`](Self::predict).
     pub fn margins(&self, columns: &[ArrayRef]) -> Result<Vec<Vec<f64>>> {
-        let rows = self.check_shape(columns)?;
-        let values = columns.iter().enumerate().map(|(feature, c)| self.values(feature, c));
-        let values = values.collect::<Result<Vec<_>>>()?;
+        let (rows, values) = self.all_values(columns)?;
         let columns: Vec<Column<'_>> = values.iter().map(Values::column).collect();
         Ok(match &self.model.body {
             Body::Forest(before, forest) if before.is_empty() => self.forest(forest, &columns, rows),
@@ -248,13 +249,18 @@ impl Scorer {
 
     /// Calls `f` with each row; says how many there are.
     fn each_row(&self, columns: &[ArrayRef], mut f: impl FnMut(&[f64]) -> Result<()>) -> Result<usize> {
-        let rows = self.check_shape(columns)?;
-        let values = columns.iter().enumerate().map(|(feature, c)| self.values(feature, c));
-        let values = values.collect::<Result<Vec<_>>>()?;
+        let (rows, values) = self.all_values(columns)?;
         for at in 0..rows {
             f(&values.iter().map(|v| v.column().value(at)).collect::<Vec<_>>())?;
         }
         Ok(rows)
+    }
+
+    /// How many rows there are, and the values of all features.
+    fn all_values(&self, columns: &[ArrayRef]) -> Result<(usize, Vec<Values>)> {
+        let rows = self.check_shape(columns)?;
+        let values = columns.iter().enumerate().map(|(feature, c)| self.values(feature, c));
+        Ok((rows, values.collect::<Result<_>>()?))
     }
 
     /// Refuses a wrong number of columns and columns of different lengths.
