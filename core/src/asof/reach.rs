@@ -143,9 +143,11 @@ impl Watch {
             (progress.done == self.partitions, progress.started == self.partitions)
         };
         if last {
-            let predicate = self.reach.predicate(&self.reach.progress().ranges)?;
-            self.reach.filter.update(predicate)?;
+            let predicate = self.reach.predicate(&self.reach.progress().ranges);
+            let updated = predicate.and_then(|p| self.reach.filter.update(p));
+            // The others wait, also for one that failed.
             self.reach.filter.mark_complete();
+            updated?;
         } else if all_started {
             self.reach.filter.wait_complete().await;
         }
