@@ -55,18 +55,17 @@ impl<T: Clone> Blocks<T> {
 impl<T: Clone> Level<T> {
     fn new(rows: Vec<T>, merge: &impl Fn(&mut T, &T)) -> Self {
         let (mut up_to, mut from) = (rows.clone(), rows.clone());
-        for block in up_to.chunks_mut(BLOCK) {
-            for i in 1..block.len() {
-                let (before, rest) = block.split_at_mut(i);
-                merge(&mut rest[0], &before[i - 1]);
-            }
-        }
-        for block in from.chunks_mut(BLOCK) {
-            for i in (1..block.len()).rev() {
-                let (before, rest) = block.split_at_mut(i);
-                merge(&mut before[i - 1], &rest[0]);
-            }
-        }
+        up_to.chunks_mut(BLOCK).for_each(|block| accumulate(block.iter_mut(), merge));
+        from.chunks_mut(BLOCK).for_each(|block| accumulate(block.iter_mut().rev(), merge));
         Self { rows, up_to, from }
+    }
+}
+
+/// Merges into each row all rows before it.
+fn accumulate<'a, T: 'a>(mut rows: impl Iterator<Item = &'a mut T>, merge: &impl Fn(&mut T, &T)) {
+    let Some(mut last) = rows.next() else { return };
+    for row in rows {
+        merge(row, last);
+        last = row;
     }
 }

@@ -9,6 +9,7 @@
 //! used only where it is exact: for counts, for integers, and for floats as integers of a common unit.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -165,26 +166,13 @@ impl Sums {
     /// bits, or one of them is not finite. Every double is an integer times a power of two, so nothing is rounded
     /// before the end (the idea of Kulisch's long accumulator, as long as the data needs).
     pub(super) fn of_floats(values: &Float64Array, counted: Option<&BooleanBuffer>) -> Option<Self> {
-        let value = |row: usize| match counted {
-            Some(counted) if !counted.value(row) => 0.0,
-            _ => values.value(row),
-        };
-        // The lowest bit that is set in any of them, and one above the highest, as biased exponents.
-        let (mut least, mut most) = (i32::MAX, i32::MIN);
-        for row in 0..values.len() {
-            let bits = value(row).to_bits() & (u64::MAX >> 1);
-            if bits != 0 {
-                let (exponent, whole) = parts(bits);
-                (least, most) = (least.min(exponent + whole.trailing_zeros() as i32), most.max(exponent + 53));
-            }
+        let mut values = Cow::Borrowed(&values.values()[..]);
+        if let Some(counted) = counted {
+            put_where_not(counted, 0.0, values.to_mut());
         }
-        let width = 64 - (values.len() as u64).leading_zeros() as i32;
-        if most >= 0x7FF + 53 || (most > i32::MIN && most - least + width > SUM_BITS as i32) {
-            return None;
-        }
-        let least = if most == i32::MIN { 1 } else { least };
-        let fixed = |row: usize| {
-            let bits = value(row).to_bits();
+        let least = unit_of(&values)?;
+        let fixed = |value: &f64| {
+            let bits = value.to_bits();
             let (exponent, whole) = parts(bits & (u64::MAX >> 1));
             let (up, down) = ((exponent - least).max(0), (least - exponent).max(0));
             // Bits below the lowest one are not set; a shift of all 64 is one of a zero.
@@ -193,7 +181,7 @@ impl Sums {
         };
         let (exponent, half) = (least - 1075, (least - 1075) / 2);
         let unit = [2f64.powi(half), 2f64.powi(exponent - half)];
-        Some(Self { prefix: prefix((0..values.len()).map(fixed), |a, b| a + b), unit })
+        Some(Self { prefix: prefix(values.iter().map(fixed), |a, b| a + b), unit })
     }
 
     /// The sum to the 106 bits of two doubles.
@@ -217,6 +205,47 @@ impl Sums {
     /// The sum, rounded once.
     pub(super) fn value(&self, range: &Range<usize>) -> f64 {
         self.units(range) as f64 * self.unit[0] * self.unit[1]
+    }
+}
+
+/// The biased exponent of a power of two that all `values` are multiples of, and of which [`SUM_BITS`] hold their sum;
+/// `None` if there is none.
+fn unit_of(values: &[f64]) -> Option<i32> {
+    let width = 64 - (values.len() as u64).leading_zeros() as i32;
+    let fits = |least: i32, most: i32| most < 0x7FF && most + 53 - least + width <= SUM_BITS as i32;
+    // The exponents say it for most; a zero has none.
+    let exponent = |value: &f64| (value.to_bits() >> 52) as i32 & 0x7FF;
+    let (mut least, mut most) = (0x7FF, 0);
+    for value in values {
+        least = least.min(if *value == 0.0 { 0x7FF } else { exponent(value).max(1) });
+        most = most.max(exponent(value));
+    }
+    if least == 0x7FF && most == 0 {
+        return Some(1);
+    }
+    if fits(least, most) {
+        return Some(least);
+    }
+    // Those of few bits set are multiples of more than their exponents say.
+    let lowest = |value: &f64| {
+        let (exponent, whole) = parts(value.to_bits() & (u64::MAX >> 1));
+        exponent + whole.trailing_zeros() as i32
+    };
+    let least = values.iter().filter(|v| **v != 0.0).map(lowest).min()?;
+    fits(least, most.max(1)).then_some(least)
+}
+
+/// Sets each value whose bit is not set.
+pub(super) fn put_where_not<T: Copy>(counted: &BooleanBuffer, value: T, values: &mut [T]) {
+    for (word, values) in counted.bit_chunks().iter_padded().zip(values.chunks_mut(64)) {
+        let mut unset = !word;
+        while unset != 0 {
+            match values.get_mut(unset.trailing_zeros() as usize) {
+                Some(place) => *place = value,
+                None => break,
+            }
+            unset &= unset - 1;
+        }
     }
 }
 

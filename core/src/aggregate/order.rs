@@ -10,7 +10,7 @@ use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::double_double::Reader;
-use super::kernels::{Minima, Seen, counted};
+use super::kernels::{Minima, Seen, counted, put_where_not};
 use super::{Aggregation, Events};
 use crate::{Result, ordered};
 
@@ -37,7 +37,7 @@ impl Aggregation for Extreme {
         let counted = counted(events, Some(&events.args[0]));
         let mut rows = keys.of(&events.args[0])?;
         if let Some(counted) = &counted {
-            rows.iter_mut().zip(counted).filter(|(_, counts)| !counts).for_each(|(key, _)| *key = i64::MAX);
+            put_where_not(counted, i64::MAX, &mut rows);
         }
         let minima = Minima::new(rows);
         let values = |r: &&[Range<usize>]| {
