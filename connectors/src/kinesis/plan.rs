@@ -165,7 +165,7 @@ impl Plan {
         }
     }
 
-    /// Adds what is new in a later list of shards.
+    /// Adds what is new in a later list of all shards. A parent that is not in it is forgotten by the service.
     pub fn learn(&mut self, shards: Vec<Shard>) {
         for shard in shards {
             self.shards.entry(shard.id.clone()).or_insert((shard, State::Waiting));
@@ -272,6 +272,11 @@ impl Plan {
     /// Whether a child of `shard` is known. One that was closed has at least one.
     pub fn has_child(&self, shard: &str) -> bool {
         self.shards.values().any(|(s, _)| s.parents.iter().any(|p| p == shard))
+    }
+
+    /// Whether `shard` was listed.
+    pub fn knows(&self, shard: &str) -> bool {
+        self.shards.contains_key(shard)
     }
 
     /// Whether every shard that is known has ended.

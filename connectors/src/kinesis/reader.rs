@@ -204,7 +204,7 @@ pub(super) fn random() -> f64 {
 struct Outcome {
     shard: String,
     ended: Ended,
-    children: Vec<Shard>,
+    children: Vec<String>,
 }
 
 type Out = mpsc::Sender<Delivery>;
@@ -223,26 +223,27 @@ async fn coordinate(kinesis: &Kinesis, mut plan: Plan, limits: &Limits, out: &Ou
         let outcome = joined.map_err(|e| Error::internal(format!("a shard's reader stopped: {e}")))??;
         // Without an outcome the consumer is gone.
         let Some(outcome) = outcome else { return Ok(()) };
-        plan.learn(outcome.children);
         if outcome.ended == Ended::Closed {
-            find_children(kinesis, &mut plan, &outcome.shard, limits).await?;
+            find_children(kinesis, &mut plan, &outcome, limits).await?;
         }
         plan.ended(&outcome.shard, outcome.ended);
     }
     if plan.finished() { Ok(()) } else { Err(Error::internal("shards are left whose parents never ended")) }
 }
 
-/// A closed shard has at least one child. If it could not be found, its records would be left out silently.
-async fn find_children(kinesis: &Kinesis, plan: &mut Plan, shard: &str, limits: &Limits) -> Result<()> {
+/// A closed shard has at least one child: if it could not be found, its records would be left out silently. All shards
+/// are listed again, for a child's other parent may be new as well.
+async fn find_children(kinesis: &Kinesis, plan: &mut Plan, of: &Outcome, limits: &Limits) -> Result<()> {
     for attempt in 1..=limits.failures.max(1) {
-        if plan.has_child(shard) {
+        if plan.has_child(&of.shard) && of.children.iter().all(|id| plan.knows(id)) {
             return Ok(());
         }
         plan.learn(list(kinesis, limits).await?.0);
-        if !plan.has_child(shard) {
+        if !plan.has_child(&of.shard) {
             tokio::time::sleep(backoff(limits.backoff, attempt, random())).await;
         }
     }
+    let shard = &of.shard;
     Err(Error::new(
         ErrorKind::Unavailable,
         format!("shard `{shard}` is closed, but the service lists none that follows it: read again from its end"),

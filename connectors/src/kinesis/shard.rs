@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use featurectl_core::{Error, ErrorKind, Position, Result};
 
-use super::plan::{Ended, Shard, Start, Stop, Task};
+use super::plan::{Ended, Start, Stop, Task};
 use super::position::{ShardPoint, digits};
 
 /// What the service allows, and how patient a read is.
@@ -76,8 +76,8 @@ pub struct Batch {
     pub records: Vec<RawRecord>,
     /// Where to go on; `None` at the end of a closed shard.
     pub next: Option<String>,
-    /// At the end of a closed shard: the shards that follow, where the service says so.
-    pub children: Vec<Shard>,
+    /// At the end of a closed shard: the ids of those that follow, where the service names them.
+    pub children: Vec<String>,
     /// How far behind the shard's tip the reader is.
     pub behind_ms: i64,
     /// The service's time when it answered, microseconds UTC, rounded down.
@@ -139,8 +139,8 @@ pub struct Step {
     pub records: Vec<RawRecord>,
     /// How far the shard is read with them.
     pub point: Option<ShardPoint>,
-    /// Shards that follow this one.
-    pub children: Vec<Shard>,
+    /// Ids of the shards that follow this one.
+    pub children: Vec<String>,
     /// How long to wait first.
     pub wait: Duration,
     /// What to do then.
