@@ -169,3 +169,67 @@ impl Unfinished {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use featurectl_core::ErrorKind;
+
+    use super::*;
+
+    fn bad(reason: &str) -> BadRecord {
+        BadRecord {
+            shard: "shardId-000000000000".into(),
+            sequence: Position::from(4711),
+            sub: Some(3),
+            arrival: 1_767_225_600_500_000,
+            reason: reason.into(),
+            data: Bytes::from_static(b"\x00\xff{"),
+        }
+    }
+
+    #[test]
+    fn a_bad_record_is_kept_with_its_place_its_reason_and_all_its_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/letters.jsonl");
+        let mut letters = DeadLetters::new("clicks", Some(&path), 0.1).unwrap();
+        letters.note(99, &[bad("no \"JSON\"")]).unwrap();
+        assert!(!path.exists(), "half a file is visible");
+        assert_eq!(letters.finish().unwrap(), 1);
+        expect_test::expect![[r#"
+            {"stream":"clicks","shard":"shardId-000000000000","sequence":"4711","sub_sequence":3,"arrival":"2026-01-01T00:00:00.500Z","reason":"no \"JSON\"","data":"AP97"}
+        "#]]
+        .assert_eq(&std::fs::read_to_string(&path).unwrap());
+    }
+
+    #[test]
+    fn too_many_bad_records_stop_the_read_and_stay_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters.jsonl");
+        let mut letters = DeadLetters::new("clicks", Some(&path), 0.01).unwrap();
+        letters.note(0, &vec![bad("a"); 10]).unwrap();
+        let error = letters.note(500, &[bad("b")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.to_string().contains("11 of 511 records") && error.to_string().contains("4711: b"), "{error}");
+        drop(letters);
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 11);
+    }
+
+    #[test]
+    fn few_records_are_judged_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters.jsonl");
+        let mut letters = DeadLetters::new("clicks", Some(&path), 0.01).unwrap();
+        letters.note(50, &[bad("a")]).unwrap();
+        assert_eq!(letters.finish().unwrap_err().kind(), ErrorKind::Data);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn without_a_file_the_first_bad_record_is_an_error_and_nothing_bad_is_none() {
+        let mut letters = DeadLetters::new("clicks", None, 1.0).unwrap();
+        letters.note(1_000, &[]).unwrap();
+        let error = letters.note(0, &[bad("a")]).unwrap_err().to_string();
+        assert!(error.contains("dead_letter"), "{error}");
+        assert_eq!(DeadLetters::new("clicks", None, 0.0).unwrap().finish().unwrap(), 0);
+    }
+}
