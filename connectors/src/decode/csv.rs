@@ -65,7 +65,8 @@ impl Decode for CsvDecoder {
             }
         }
         // The whole row is in the dead letter; the reason goes to the terminal, too.
-        let flushed = decoder.flush().map_err(|e| Error::data(e.to_string().split(" Row data:").next().unwrap_or_default()));
+        let flushed =
+            decoder.flush().map_err(|e| Error::data(e.to_string().split(" Row data:").next().unwrap_or_default()));
         let batch = flushed?.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
         Ok(Rows { batch, counts })
     }

@@ -28,7 +28,8 @@ impl JsonDecoder {
     }
 
     fn decoder(&self, rows_max: usize) -> Result<Decoder> {
-        let builder = ReaderBuilder::new(self.read.clone()).with_coerce_primitive(self.read.fields() != self.schema.fields());
+        let builder =
+            ReaderBuilder::new(self.read.clone()).with_coerce_primitive(self.read.fields() != self.schema.fields());
         Ok(builder.with_batch_size(rows_max).build_decoder()?)
     }
 

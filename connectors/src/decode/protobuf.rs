@@ -35,7 +35,14 @@ pub struct ProtobufDecoder {
 
 /// Messages of `google.protobuf` that only say whether their one field is there.
 const WRAPPERS: [&str; 9] = [
-    "DoubleValue", "FloatValue", "Int64Value", "UInt64Value", "Int32Value", "UInt32Value", "BoolValue", "StringValue",
+    "DoubleValue",
+    "FloatValue",
+    "Int64Value",
+    "UInt64Value",
+    "Int32Value",
+    "UInt32Value",
+    "BoolValue",
+    "StringValue",
     "BytesValue",
 ];
 
@@ -59,8 +66,9 @@ impl ProtobufDecoder {
     ///
     /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) if the set is none or has no such message.
     pub fn new(descriptors: &[u8], message: &str, framing: Framing) -> Result<Self> {
-        let pool = DescriptorPool::decode(descriptors)
-            .map_err(|e| Error::invalid(format!("no set of protobuf descriptors: {e}; write it with --include_imports")))?;
+        let pool = DescriptorPool::decode(descriptors).map_err(|e| {
+            Error::invalid(format!("no set of protobuf descriptors: {e}; write it with --include_imports"))
+        })?;
         let message = pool.get_message_by_name(message).ok_or_else(|| {
             let names: Vec<String> = pool.all_messages().map(|m| m.full_name().to_string()).collect();
             let hint = closest(message, names).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
@@ -96,7 +104,10 @@ impl ProtobufDecoder {
         if path == self.path() {
             return Ok(rest);
         }
-        Err(Error::data(format!("it is another message of the file, with path {path:?}, than `{}`", self.message.full_name())))
+        Err(Error::data(format!(
+            "it is another message of the file, with path {path:?}, than `{}`",
+            self.message.full_name()
+        )))
     }
 
     /// The places of the message, and of those around it, among their siblings.
@@ -287,7 +298,8 @@ fn structs(fields: &[(FieldDescriptor, Type)], values: &[Option<&Value>]) -> Res
 fn lists(item: &Type, values: &[Option<&Value>]) -> Result<ArrayRef> {
     let items = |v: &Option<&Value>| v.and_then(Value::as_list).map(<[Value]>::len).unwrap_or(0);
     let offsets = OffsetBuffer::from_lengths(values.iter().map(items));
-    let flat: Vec<Option<&Value>> = values.iter().flat_map(|v| v.and_then(Value::as_list)).flatten().map(Some).collect();
+    let flat: Vec<Option<&Value>> =
+        values.iter().flat_map(|v| v.and_then(Value::as_list)).flatten().map(Some).collect();
     let field = Arc::new(Field::new_list_field(arrow_type(item), false));
     Ok(Arc::new(ListArray::try_new(field, offsets, array(item, &flat)?, None)?))
 }

@@ -159,7 +159,10 @@ fn plain_avro_is_read_with_its_schema() {
     let good = payloads(&avro_golden()[1]["plain"]);
     let tail = [good[0].as_slice(), &[0]].concat();
     let all: Vec<&[u8]> = vec![&good[0], &good[0][..5], &tail, b"", &good[1], &[0xff; 30]];
-    check(&avro(Framing::Plain, &[]), &all, expect![[r#"
+    check(
+        &avro(Framing::Plain, &[]),
+        &all,
+        expect![[r#"
         +---------------+---------+-------+-----------------------------+---------+
         | id            | carrier | delay | at                          | stops   |
         +---------------+---------+-------+-----------------------------+---------+
@@ -170,7 +173,8 @@ fn plain_avro_is_read_with_its_schema() {
         bad 1: Parser error: bad varint
         bad 2: it is not exactly one Avro record of the schema
         bad 3: it is not exactly one Avro record of the schema
-        bad 5: Parser error: bad varint"#]]);
+        bad 5: Parser error: bad varint"#]],
+    );
 }
 
 #[test]
@@ -180,7 +184,10 @@ fn avro_of_several_schemas_is_resolved_to_one() {
     all.insert(1, vec![0, 0, 0, 0, 8, 1]);
     all.insert(0, vec![1, 2]);
     let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-    check(&avro(Framing::Confluent, &[("260", "new"), ("9", "old")]), &all, expect![[r#"
+    check(
+        &avro(Framing::Confluent, &[("260", "new"), ("9", "old")]),
+        &all,
+        expect![[r#"
         +---------------+---------+-------+-----------------------------+---------+
         | id            | carrier | delay | at                          | stops   |
         +---------------+---------+-------+-----------------------------+---------+
@@ -190,13 +197,17 @@ fn avro_of_several_schemas_is_resolved_to_one() {
         +---------------+---------+-------+-----------------------------+---------+
         from [1, 3, 4]
         bad 0: it does not start with the header of Confluent's schema registry
-        bad 2: schema 8 is not among the known schemas"#]]);
+        bad 2: schema 8 is not among the known schemas"#]],
+    );
 
     let id = golden[0]["glue"].as_str().unwrap();
     let mut all = payloads(&golden[3]["glue"]);
     all.insert(1, all[1][..30].to_vec());
     let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-    check(&avro(Framing::Glue, &[(id, "new")]), &all, expect![[r#"
+    check(
+        &avro(Framing::Glue, &[(id, "new")]),
+        &all,
+        expect![[r#"
         +---------------+---------+-------+-----------------------------+---------+
         | id            | carrier | delay | at                          | stops   |
         +---------------+---------+-------+-----------------------------+---------+
@@ -204,7 +215,8 @@ fn avro_of_several_schemas_is_resolved_to_one() {
         | -7            |         | 3e300 | 1970-01-01T00:00:00Z        | []      |
         +---------------+---------+-------+-----------------------------+---------+
         from [0, 2]
-        bad 1: its compression is damaged: incomplete deflate stream"#]]);
+        bad 1: its compression is damaged: incomplete deflate stream"#]],
+    );
 }
 
 #[test]
@@ -230,7 +242,10 @@ fn protobuf_messages_become_rows() {
     let mut all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
     all.insert(1, &all[0][..14]);
     all.insert(1, &[0xff; 12]);
-    check(&orders(Framing::Plain), &all, expect![[r#"
+    check(
+        &orders(Framing::Plain),
+        &all,
+        expect![[r#"
         +----+-------+---------+--------------------------------------------------+---------------+----------------------------+------+------+-----------+--------+-------+---------------------+-------------+
         | id | total | state   | items                                            | tags          | at                         | note | raw  | other     | parent | cash  | card                | ratings     |
         +----+-------+---------+--------------------------------------------------+---------------+----------------------------+------+------+-----------+--------+-------+---------------------+-------------+
@@ -240,7 +255,8 @@ fn protobuf_messages_become_rows() {
         +----+-------+---------+--------------------------------------------------+---------------+----------------------------+------+------+-----------+--------+-------+---------------------+-------------+
         from [0, 3, 4]
         bad 1: failed to decode Protobuf message: invalid varint
-        bad 2: failed to decode Protobuf message: buffer underflow"#]]);
+        bad 2: failed to decode Protobuf message: buffer underflow"#]],
+    );
 }
 
 #[test]
@@ -287,7 +303,11 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     let mut whole = order_payloads();
     whole.extend(payloads(&avro_golden()[1]["plain"]));
     whole.extend(payloads(&avro_golden()[2]["confluent"]));
-    whole.extend([br#"{"id":1,"name":"a\"b","tags":[1]}"#.to_vec(), b"1,\"a\nb\",2.5,2026-01-01".to_vec(), b"2,b,,\n".to_vec()]);
+    whole.extend([
+        br#"{"id":1,"name":"a\"b","tags":[1]}"#.to_vec(),
+        b"1,\"a\nb\",2.5,2026-01-01".to_vec(),
+        b"2,b,,\n".to_vec(),
+    ]);
     let whole = prop::sample::select(whole);
     prop_oneof![
         3 => whole.clone(),

@@ -32,6 +32,20 @@ pub struct Access {
     pub endpoint: Option<String>,
 }
 
+impl Access {
+    /// A configuration with what this sets. A profile is not among it: it decides where a configuration comes from.
+    pub fn on_top_of(&self, config: &SdkConfig) -> SdkConfig {
+        let mut builder = config.to_builder();
+        if let Some(region) = &self.region {
+            builder = builder.region(Region::new(region.clone()));
+        }
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.endpoint_url(endpoint);
+        }
+        builder.build()
+    }
+}
+
 /// A record to be put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -51,19 +65,13 @@ pub struct Kinesis {
 }
 
 impl Kinesis {
-    /// The stream of this name or ARN. Nothing is asked yet.
+    /// The stream of this name or ARN, by the standard configuration chain. Nothing is asked of the service yet.
     pub async fn connect(stream: &str, access: &Access) -> Self {
         let mut config = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(region) = &access.region {
-            config = config.region(Region::new(region.clone()));
-        }
         if let Some(profile) = &access.profile {
             config = config.profile_name(profile);
         }
-        if let Some(endpoint) = &access.endpoint {
-            config = config.endpoint_url(endpoint);
-        }
-        Self::new(&config.load().await, stream)
+        Self::new(&access.on_top_of(&config.load().await), stream)
     }
 
     /// The stream of this name or ARN, reached as `config` says.
@@ -114,9 +122,9 @@ impl Kinesis {
             IteratorAt::Time(micros) => call
                 .shard_iterator_type(ShardIteratorType::AtTimestamp)
                 .timestamp(DateTime::from_millis(micros.max(0) / 1_000)),
-            IteratorAt::At(position) => call
-                .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
-                .starting_sequence_number(digits(position)),
+            IteratorAt::At(position) => {
+                call.shard_iterator_type(ShardIteratorType::AtSequenceNumber).starting_sequence_number(digits(position))
+            }
             IteratorAt::After(position) => call
                 .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
                 .starting_sequence_number(digits(position)),
@@ -165,7 +173,8 @@ impl Kinesis {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let said = e.as_service_error().map(|s| (s.code().unwrap_or("").to_string(), s.message().unwrap_or("").to_string()));
+        let said =
+            e.as_service_error().map(|s| (s.code().unwrap_or("").to_string(), s.message().unwrap_or("").to_string()));
         let status = e.raw_response().map_or(0, |r| r.status().as_u16());
         let text = match &said {
             Some((code, message)) if !code.is_empty() => format!("{code}: {message}"),
@@ -174,8 +183,12 @@ impl Kinesis {
         let code = said.map(|(code, _)| code).unwrap_or_default();
         match code.as_str() {
             "ExpiredIteratorException" => Failure::Expired,
-            "ProvisionedThroughputExceededException" | "LimitExceededException" | "KMSThrottlingException"
-            | "ThrottlingException" | "Throttling" | "RequestLimitExceeded" => Failure::Throttled(text),
+            "ProvisionedThroughputExceededException"
+            | "LimitExceededException"
+            | "KMSThrottlingException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded" => Failure::Throttled(text),
             "InternalFailure" | "InternalFailureException" | "ServiceUnavailable" => Failure::Transient(text),
             _ if status >= 500 || status == 429 => Failure::Transient(text),
             _ if status > 0 => Failure::Fatal(self.refused(&code, &text)),

@@ -16,7 +16,9 @@ mod put;
 mod reader;
 mod record;
 mod rows;
+mod scan;
 mod shard;
+mod table;
 mod time;
 
 pub use aggregate::{Part, hash_key, open as open_aggregate, pack};
@@ -26,5 +28,7 @@ pub use position::{Positions, ShardPoint, digits, sequence};
 pub use put::{PutOptions, PutReport, put_file};
 pub use reader::{Bound, Delivery, Range, Reader};
 pub use record::Record;
+pub use scan::StreamTable;
 pub use shard::Limits;
+pub use table::register_streams;
 pub use time::{micros, rfc3339};

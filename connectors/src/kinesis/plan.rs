@@ -249,9 +249,8 @@ impl Plan {
         let blocked = |id: &String| self.shards.get(id).is_some_and(|(_, s)| *s != State::Ended(Ended::Closed));
         let waiting = self.shards.values().filter(|(_, state)| *state == State::Waiting);
         let free = waiting.filter(|(shard, _)| !shard.parents.iter().any(blocked));
-        let task = |shard: &Shard| {
-            Some(Task { shard: shard.id.clone(), start: self.start(shard), stop: self.stop(shard)? })
-        };
+        let task =
+            |shard: &Shard| Some(Task { shard: shard.id.clone(), start: self.start(shard), stop: self.stop(shard)? });
         let tasks: Vec<Task> = free.filter_map(|(shard, _)| task(shard)).collect();
         tasks.iter().for_each(|t| self.set(&t.shard, State::Running));
         tasks

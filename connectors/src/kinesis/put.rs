@@ -232,7 +232,9 @@ impl<'a> Producer<'a> {
         let hash = hash_key(&part.partition_key);
         let takes = |a: &OpenAggregate| (a.hash_keys.0..=a.hash_keys.1).contains(&hash);
         let Some((shard, open)) = self.open.iter_mut().find(|(_, a)| takes(a)) else {
-            return Err(Error::data("the stream has no open shard for a key: try again when it is not being resharded"));
+            return Err(Error::data(
+                "the stream has no open shard for a key: try again when it is not being resharded",
+            ));
         };
         let len = packed_len_max(&part);
         let max = AGGREGATE_BYTES_MAX.min(self.options.record_bytes_max / 2);

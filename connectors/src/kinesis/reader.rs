@@ -35,6 +35,22 @@ pub struct Range {
     pub to: Bound,
 }
 
+impl Range {
+    /// The same range with the service's time of now where it says so: two reads of it give the same records.
+    ///
+    /// Errors: those of the service, and [`Invalid`](ErrorKind::Invalid) for a start in the future.
+    pub async fn fixed(self, kinesis: &Kinesis, limits: &Limits) -> Result<Self> {
+        let (_, now) = list(kinesis, limits).await.map_err(|e| e.context(doing(kinesis)))?;
+        let (from, to) = resolve(self, now).map_err(|e| e.context(doing(kinesis)))?;
+        let from = match from {
+            From::Time(at) => Bound::Time(at),
+            From::Positions(p) => Bound::Positions(p),
+            From::Horizon => Bound::Whole,
+        };
+        Ok(Self { from, to: end(&to) })
+    }
+}
+
 /// One end of a range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Bound {
@@ -95,15 +111,14 @@ impl Reader {
     ///
     /// Errors: those of [`Plan::new`] and of the service.
     pub async fn start(kinesis: Kinesis, range: Range, limits: Limits) -> Result<Self> {
-        let doing = || format!("reading stream `{}`", kinesis.stream());
-        let (shards, now) = list(&kinesis, &limits).await.map_err(|e| e.context(doing()))?;
-        let (from, to) = resolve(range, now).map_err(|e| e.context(doing()))?;
-        let plan = Plan::new(from, to.clone(), shards).map_err(|e| e.context(doing()))?;
+        let (shards, now) = list(&kinesis, &limits).await.map_err(|e| e.context(doing(&kinesis)))?;
+        let (from, to) = resolve(range, now).map_err(|e| e.context(doing(&kinesis)))?;
+        let plan = Plan::new(from, to.clone(), shards).map_err(|e| e.context(doing(&kinesis)))?;
         let positions = plan.positions();
         let (out, deliveries) = mpsc::channel(WAITING_MAX);
         let coordinator = tokio::spawn(async move {
             let read = coordinate(&kinesis, plan, &limits, &out).await;
-            read.map_err(|e| e.context(format!("reading stream `{}`", kinesis.stream())))
+            read.map_err(|e| e.context(doing(&kinesis)))
         });
         Ok(Self { deliveries, coordinator: Some(coordinator), positions, to })
     }
@@ -133,16 +148,24 @@ impl Reader {
 
     /// Where the read ends: what a second one needs to end at the same place.
     pub fn to(&self) -> Bound {
-        match &self.to {
-            To::Time(at) => Bound::Time(*at),
-            To::Positions(p) => Bound::Positions(p.clone()),
-        }
+        end(&self.to)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
         self.coordinator.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn doing(kinesis: &Kinesis) -> String {
+    format!("reading stream `{}`", kinesis.stream())
+}
+
+fn end(to: &To) -> Bound {
+    match to {
+        To::Time(at) => Bound::Time(*at),
+        To::Positions(p) => Bound::Positions(p.clone()),
     }
 }
 

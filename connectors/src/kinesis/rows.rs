@@ -113,7 +113,10 @@ fn key_column(key: &str, names: &[String]) -> Result<usize> {
     })
 }
 
-fn tabular(batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send + 'static, key: Option<usize>) -> Rows {
+fn tabular(
+    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send + 'static,
+    key: Option<usize>,
+) -> Rows {
     let mut before = 0;
     Box::new(batches.map(move |batch| {
         let batch = batch?;

@@ -292,7 +292,9 @@ impl ShardReader {
         let started = match self.task.start {
             Start::Horizon => true,
             Start::Time(from) => record.arrival >= from,
-            Start::After { sequence, sub } => record.sequence > sequence || (record.sequence == sequence && sub.is_some()),
+            Start::After { sequence, sub } => {
+                record.sequence > sequence || (record.sequence == sequence && sub.is_some())
+            }
         };
         let ended = match self.task.stop {
             Stop::Time(to) => record.arrival >= to,

@@ -8,3 +8,4 @@ mod histories;
 mod proxy;
 mod putting;
 mod reading;
+mod tables;

@@ -50,8 +50,11 @@ fn a_changed_bit_is_noticed_wherever_it_is() {
 
 #[test]
 fn a_key_that_is_not_there_damages_the_whole_aggregate() {
-    let sub = |key, hash| SubRecord { partition_key: key, explicit_hash_key: hash, data: Some(Bytes::from_static(b"x")) };
-    for wrong in [sub(Some(1), None), sub(None, None), sub(Some(0), Some(0)), SubRecord { data: None, ..sub(Some(0), None) }] {
+    let sub =
+        |key, hash| SubRecord { partition_key: key, explicit_hash_key: hash, data: Some(Bytes::from_static(b"x")) };
+    for wrong in
+        [sub(Some(1), None), sub(None, None), sub(Some(0), Some(0)), SubRecord { data: None, ..sub(Some(0), None) }]
+    {
         let records = vec![sub(Some(0), None), wrong];
         let message = AggregatedRecord { partition_keys: vec!["k".into()], explicit_hash_keys: vec![], records };
         let body = message.encode_to_vec();
