@@ -22,7 +22,9 @@ pub async fn conformance(store: &dyn OnlineStore) {
     batches_keep_their_order(store).await;
     expired_tiles_are_not_read(store).await;
     big_and_many_tiles_are_kept(store).await;
+    tiles_beyond_an_item_are_kept(store).await;
     removal_takes_the_prefix_and_nothing_else(store).await;
+    removal_takes_many_partitions(store).await;
 }
 
 async fn clear(store: &dyn OnlineStore) {
@@ -162,6 +164,39 @@ async fn big_and_many_tiles_are_kept(store: &dyn OnlineStore) {
     assert_eq!(put(store, many.clone()).await, 10_000);
     assert_eq!(put(store, many.clone()).await, 0, "writing the same again changes nothing");
     assert_eq!(read(store, range(b"many", 10, 0, i64::MAX)).await, many);
+    clear(store).await;
+}
+
+/// Tiles of sizes around and far beyond what a remote store takes as one item, replaced by bigger and smaller ones.
+async fn tiles_beyond_an_item_are_kept(store: &dyn OnlineStore) {
+    let of = |size: usize, position| Tile {
+        partial: (0..size).map(|i| (i as u64 * 7 + position) as u8).collect(),
+        ..tile(b"huge", 10, 0, "w", position)
+    };
+    let sizes = [389_119, 409_600, 1_300_000, 10, 800_000];
+    for (position, size) in (1..).zip(sizes) {
+        assert_eq!(put(store, vec![of(size, position)]).await, 1, "{size} bytes");
+        assert_eq!(put(store, vec![of(1_000_000, position - 1)]).await, 0, "an older one, as big");
+        assert!(read(store, range(b"huge", 10, 0, 1)).await == [of(size, position)], "{size} bytes come back");
+    }
+    let rows: Vec<Tile> = (0..8).map(|i| Tile { key: tile(b"huge", 10, i, "w", 1).key, ..of(300_000, 9) }).collect();
+    put(store, rows.clone()).await;
+    assert!(read(store, range(b"huge", 10, 0, 8)).await == rows, "a range of more bytes than a page has");
+    assert_eq!(store.remove(&partition(b"huge")).await.expect("tiles can be removed"), 8, "a tile counts once");
+    clear(store).await;
+}
+
+/// More partitions than a page or a batch of a remote store, of which a part goes.
+async fn removal_takes_many_partitions(store: &dyn OnlineStore) {
+    let name = |group: u8, i: u16| [&[group], i.to_be_bytes().as_slice()].concat();
+    let all = |group: u8| (0..1500).map(move |i| tile(&name(group, i), 10, i.into(), "w", 1));
+    assert_eq!(put(store, all(1).chain(all(2)).collect()).await, 3000);
+    assert_eq!(store.remove(&partition(&[1])).await.expect("tiles can be removed"), 1500);
+    let left: Vec<TileRange> = (0..1500).flat_map(|i| [1, 2].map(|g| range(&name(g, i), 10, 0, 1500))).collect();
+    let found = store.read(&left, 0).await.expect("tiles can be read");
+    assert_eq!(found.concat(), all(2).collect::<Vec<_>>(), "the other group is whole, and of this one nothing is left");
+    assert_eq!(put(store, all(1).collect()).await, 1500, "what was removed can be written again");
+    assert_eq!(store.remove(&partition(&[])).await.expect("tiles can be removed"), 3000);
     clear(store).await;
 }
 

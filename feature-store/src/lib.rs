@@ -6,6 +6,7 @@
 //! ```
 
 pub mod conformance;
+pub mod dynamodb;
 mod embedded;
 mod offline;
 mod registry;

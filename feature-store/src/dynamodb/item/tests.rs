@@ -1,0 +1,74 @@
+//! The layout: there and back, its order, its limits.
+
+use featurectl_core::ErrorKind;
+use proptest::prelude::*;
+
+use super::*;
+
+fn tile(length: i64, start: i64, writer: &str, position: u64, size: usize) -> Tile {
+    Tile {
+        key: TileKey { partition: b"v1\0ua".to_vec(), length, start, writer: writer.into() },
+        position: position.into(),
+        last_event: start,
+        expires_at: None,
+        partial: (0..size).map(|i| (i * 7 % 251) as u8).collect(),
+    }
+}
+
+fn back(mut items: Vec<Item>) -> Option<Tile> {
+    let header = items.pop().expect("a header");
+    decode(header, &items).expect("a tile")
+}
+
+#[test]
+fn tiles_of_any_size_come_back_whole() {
+    for (size, items) in [(0, 1), (MAX_INLINE, 1), (MAX_INLINE + 1, 3), (3 * MAX_INLINE, 4), (1_500_000, 5)] {
+        let tile = tile(10, -5, "w\0ü", 9, size);
+        let encoded = encode(&tile).expect("it fits");
+        assert_eq!(encoded.len(), items, "{size} bytes");
+        assert_eq!(back(encoded), Some(tile));
+    }
+}
+
+#[test]
+fn a_header_without_all_of_its_own_parts_is_no_tile() {
+    let old = encode(&tile(10, 0, "w", 1, 1_000_000)).expect("it fits");
+    let new = encode(&tile(10, 0, "w", 2, 1_000_000)).expect("it fits");
+    let header = new.last().expect("a header").clone();
+    let mixed = [new[0].clone(), old[1].clone(), new[2].clone()];
+    let swapped = [new[1].clone(), new[0].clone(), new[2].clone()];
+    for parts in [&new[..2], &new[..0], &old[..3], &mixed, &swapped] {
+        assert_eq!(decode(header.clone(), parts).expect("a header"), None);
+    }
+    assert!(decode(new[0].clone(), &[]).is_err(), "a part is no header");
+}
+
+#[test]
+fn keys_longer_than_dynamodb_takes_are_refused() {
+    let writer = |n| tile(10, 0, &"w".repeat(n), 1, 1);
+    assert!(encode(&writer(MAX_SORT_KEY - NUMBERS)).is_ok());
+    let error = encode(&writer(MAX_SORT_KEY - NUMBERS + 1)).expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let long = |n| Tile { key: TileKey { partition: vec![1; n], ..writer(1).key }, ..writer(1) };
+    assert!(encode(&long(MAX_PARTITION_KEY - 1)).is_ok());
+    assert!(encode(&long(MAX_PARTITION_KEY)).expect_err("too long").to_string().contains("shorter keys"));
+}
+
+#[test]
+fn dynamodb_never_deletes_before_the_expiry() {
+    let ttl = |at| encode(&Tile { expires_at: at, ..tile(1, 1, "w", 1, 1) }).expect("it fits")[0].ttl();
+    let wanted = [None, None, None, Some(1), Some(1), Some(2)];
+    assert_eq!([None, Some(-1), Some(0), Some(1), Some(1_000_000), Some(1_000_001)].map(ttl), wanted);
+}
+
+proptest! {
+    #[test]
+    fn sort_keys_sort_as_tiles_do(a in any::<(i64, i64, String)>(), b in any::<(i64, i64, String)>()) {
+        let key = |(length, start, writer): &(i64, i64, String)| {
+            encode(&tile(*length, *start, writer, 1, 1)).map(|items| items[0].sk.clone())
+        };
+        if let (Ok(left), Ok(right)) = (key(&a), key(&b)) {
+            prop_assert_eq!(left.cmp(&right), a.cmp(&b));
+        }
+    }
+}
