@@ -115,6 +115,29 @@ Example: featurectl score model.txt data/flights.parquet --to out/scores")]
         #[arg(long, value_enum, default_value_t = Asked::Prediction)]
         give: Asked,
     },
+    /// Put the rows of a file into a Kinesis stream, as JSON objects: for replays and tests
+    #[command(after_help = "\
+AWS is reached by its standard configuration: environment, AWS_PROFILE, SSO, the role of an instance. Running it again puts
+the rows again.
+Example: featurectl put clicks clicks.parquet --key user_id")]
+    Put {
+        /// Name or ARN of the stream
+        stream: String,
+        /// A file of JSON lines, CSV or Parquet
+        file: PathBuf,
+        /// The column whose value is the partition key: rows of one key stay in order [default: spread over all shards]
+        #[arg(long, value_name = "COLUMN")]
+        key: Option<String>,
+        /// Pack many rows into one record, as the Kinesis Producer Library does
+        #[arg(long)]
+        aggregate: bool,
+        /// The stream's region [default: of the AWS configuration]
+        #[arg(long, value_name = "REGION")]
+        region: Option<String>,
+        /// Address of the service, such as an emulator's [default: AWS's own]
+        #[arg(long, value_name = "URL")]
+        endpoint: Option<String>,
+    },
     /// Show what is defined and what was made of it
     Show {
         /// What to list

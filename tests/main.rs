@@ -6,6 +6,7 @@ mod crates;
 mod diagnostics;
 mod engine;
 mod kill;
+mod kinesis;
 mod oracle;
 mod oracle_lists;
 mod score;

@@ -5,6 +5,7 @@ mod init;
 mod job;
 mod model;
 mod plan;
+mod put;
 mod score;
 mod show;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use featurectl_connectors::kinesis::Access;
 use featurectl_core::{Error, Result};
 
 use crate::args::{Args, Global, Shown, Verb};
@@ -32,6 +34,10 @@ pub(crate) async fn run(args: Args, extensions: &Extensions) -> Result<ExitCode>
         Verb::Get { service, request, at } => get::get(global, extensions, &service, &request, at.as_deref()).await,
         Verb::Score { model, input, to, column, give } => {
             score::score(global, extensions, score::Request { model, input, to, column, give }).await
+        }
+        Verb::Put { stream, file, key, aggregate, region, endpoint } => {
+            let access = Access { region, profile: None, endpoint };
+            put::put(global, put::Request { stream, file, key, aggregate, access }).await
         }
         Verb::Show { what: Shown::Model, name } => model::model(global, extensions, name.as_deref()),
         Verb::Show { what, name } => show::show(global, what, name.as_deref()),
