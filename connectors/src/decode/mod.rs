@@ -63,8 +63,9 @@ pub fn decode(decoder: &dyn Decode, payloads: &[&[u8]]) -> Result<Decoded> {
     let mut batches = Vec::new();
     let mut decoded = Decoded { batch: RecordBatch::new_empty(decoder.schema()), origins: Vec::new(), bad: Vec::new() };
     // Parts still to be read, the first on top.
-    let mut todo = vec![0..payloads.len()];
-    while let Some(part) = todo.pop() {
+    let mut todo = Vec::new();
+    let mut next = Some(0..payloads.len());
+    while let Some(part) = next.take().or_else(|| todo.pop()) {
         if part.is_empty() {
             continue;
         }

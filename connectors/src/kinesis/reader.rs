@@ -109,7 +109,9 @@ pub struct Reader {
 impl Reader {
     /// Starts to read. Needs a tokio runtime.
     ///
-    /// Errors: those of [`Plan::new`] and of the service.
+    /// Errors: [`NotFound`](ErrorKind::NotFound) for a position in a shard that the stream does not have (any more),
+    /// [`Invalid`](ErrorKind::Invalid) for a range that ends before it starts, starts in the future, or ends with the
+    /// end of an open shard, and those of the service.
     pub async fn start(kinesis: Kinesis, range: Range, limits: Limits) -> Result<Self> {
         let (shards, now) = list(&kinesis, &limits).await.map_err(|e| e.context(doing(&kinesis)))?;
         let (from, to) = resolve(range, now).map_err(|e| e.context(doing(&kinesis)))?;

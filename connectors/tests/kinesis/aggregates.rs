@@ -21,6 +21,9 @@ struct Blob {
     parts: Vec<(String, Option<String>, Vec<u8>)>,
 }
 
+/// Number within the aggregate, partition key, explicit hash key and data.
+type Numbered = (Option<u64>, String, Option<String>, Vec<u8>);
+
 /// 240 aggregates; each third is damaged in another way.
 fn blobs() -> Vec<Blob> {
     let golden: Vec<Value> =
@@ -31,11 +34,11 @@ fn blobs() -> Vec<Blob> {
     };
     let blob = |i: usize| {
         let mut data = bytes(&golden[i % golden.len()]["aggregate"]);
-        let damaged = i % 3 == 0;
+        let damaged = i.is_multiple_of(3);
         if damaged {
             // Not in the magic: without it, it would be a plain record.
             let at = 4 + i * 31 % (data.len() - 4);
-            if i % 2 == 0 { data.truncate(at) } else { data[at] ^= 0x10 }
+            if i.is_multiple_of(2) { data.truncate(at) } else { data[at] ^= 0x10 }
         }
         Blob { data, damaged, parts: golden[i % golden.len()]["parts"].as_array().unwrap().iter().map(part).collect() }
     };
@@ -53,7 +56,7 @@ async fn every_record_of_an_aggregate_is_read_or_in_the_dead_letters() {
     let path = folder.path().join("letters/bad.jsonl");
     let mut letters = DeadLetters::new(&stream.name, Some(&path), 0.9).unwrap();
     let reader = Reader::start(stream.kinesis(), everything(), limits()).await.unwrap();
-    let mut read: BTreeMap<String, Vec<(Option<u64>, String, Option<String>, Vec<u8>)>> = BTreeMap::new();
+    let mut read: BTreeMap<String, Vec<Numbered>> = BTreeMap::new();
     for delivery in rest(reader).await.unwrap() {
         letters.note(delivery.records.len() as u64, &delivery.bad).unwrap();
         for r in delivery.records {

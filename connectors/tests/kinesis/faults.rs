@@ -39,7 +39,7 @@ async fn every_second_call_refused_or_lost_changes_nothing() {
         Fault::DropBefore,
         Fault::DropAfter,
     ] {
-        let proxy = Proxy::start(&endpoint(), move |_, n| if n % 2 == 0 { fault } else { Fault::None }).await;
+        let proxy = Proxy::start(&endpoint(), move |_, n| if n.is_multiple_of(2) { fault } else { Fault::None }).await;
         let read = read_through(&stream, &proxy, everything(), few_at_once()).await.unwrap();
         assert_eq!(numbers(&read), (0..300).collect::<Vec<_>>(), "{fault:?}");
     }
