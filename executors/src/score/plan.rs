@@ -75,6 +75,8 @@ pub(super) struct Cutoffs {
     pub(super) levels32: Vec<Lane>,
     /// The same in 64 bits.
     pub(super) levels64: Vec<Lane>,
+    /// The cutoffs in sixteens: all of them at the end, and before them the last of each sixteen of what is behind.
+    pub(super) sixteens32: Vec<Vec<[f32; 16]>>,
     /// Steps of the binary search: the padded length is two to the power of this.
     pub(super) steps: u32,
     /// The rank of 0.
@@ -388,7 +390,8 @@ impl<'a> Builder<'a> {
             let f32: Vec<f32> = f64.iter().map(|t| at_most(*t)).collect();
             let levels32 = levels(&f32, steps, |t| u64::from(t.to_bits()), 2);
             let levels64 = levels(&f64, steps, |t| t.to_bits(), 1);
-            Cutoffs { feature, f64, f32, levels32, levels64, steps, zero, planes }
+            let sixteens32 = sixteens(&f32);
+            Cutoffs { feature, f64, f32, levels32, levels64, sixteens32, steps, zero, planes }
         })
         .collect()
     }
@@ -409,6 +412,18 @@ fn levels<T: Copy>(sorted: &[T], steps: u32, bits: impl Fn(T) -> u64, to_word: u
         }
     }
     lanes
+}
+
+/// What a search that compares with sixteen cutoffs at once goes through, from the first level on. The last cutoff is
+/// infinite, and so never below a value.
+fn sixteens(sorted: &[f32]) -> Vec<Vec<[f32; 16]>> {
+    let chunk = |of: &[f32]| std::array::from_fn(|i| of.get(i).copied().unwrap_or(f32::INFINITY));
+    let mut levels = vec![sorted.chunks(16).map(chunk).collect::<Vec<_>>()];
+    while levels[0].len() > 1 {
+        let last: Vec<f32> = levels[0].iter().map(|sixteen| sixteen[15]).collect();
+        levels.insert(0, last.chunks(16).map(chunk).collect());
+    }
+    levels
 }
 
 /// The boundaries of a test. Of a set of nothing, two that cancel each other: what is missing may still go left.
