@@ -139,25 +139,41 @@ fn ranks64(cutoffs: &Cutoffs, values: &[f64], ranks: &mut [u16], nan: &mut [u64]
     }
 }
 
+/// What codes and thresholds are shifted by, since bytes can be compared as signed numbers only.
+const SIGN: u8 = 0x80;
+
 #[target_feature(enable = "avx2")]
 fn codes_by_avx2(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut [u8]) {
     codes_of(ranks, low, missing, fill, codes);
+    codes.iter_mut().for_each(|code| *code ^= SIGN);
 }
 
 #[target_feature(enable = "avx2")]
 fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]) {
     for (condition, out) in conditions.iter().zip(out.chunks_exact_mut(rows / 512)) {
-        let threshold = _mm256_set1_epi8(condition.threshold as i8);
-        let flip = if condition.negated { 0 } else { u64::MAX };
-        let codes = planes[condition.plane as usize * rows..][..rows].as_chunks::<64>().0;
-        for (word, codes) in codes.iter().enumerate() {
-            let at_most = |half: usize| {
-                // SAFETY: loads 32 of the 64 codes.
-                let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().add(32 * half).cast()) };
-                let least = _mm256_min_epu8(codes, threshold);
-                u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(least, codes)) as u32)
+        let codes = &planes[condition.plane as usize * rows..][..rows];
+        let threshold = |above: u8| _mm256_set1_epi8(((condition.threshold + above) ^ SIGN) as i8);
+        match condition.negated {
+            // A threshold is below 255, the number of a page's cutoffs.
+            true => compared(codes, out, |codes| _mm256_cmpgt_epi8(threshold(1), codes)),
+            false => compared(codes, out, |codes| _mm256_cmpgt_epi8(codes, threshold(0))),
+        }
+    }
+}
+
+/// A bit for each code.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn compared(codes: &[u8], out: &mut [Lane], compare: impl Fn(__m256i) -> __m256i) {
+    for (codes, out) in codes.as_chunks::<512>().0.iter().zip(out) {
+        for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
+            // SAFETY: loads two times 32 of the 64 codes.
+            let (near, far) = unsafe {
+                let at: *const __m256i = codes.as_ptr().cast();
+                (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)))
             };
-            out[word / 8].0[word % 8] = (at_most(0) | at_most(1) << 32) ^ flip;
+            let bits = |codes| u64::from(_mm256_movemask_epi8(compare(codes)) as u32);
+            *word = bits(near) | bits(far) << 32;
         }
     }
 }
@@ -174,7 +190,7 @@ fn muxes_by_avx2<const LANES: usize>(muxes: &[Mux], operands: &mut [Lane]) {
             let (to, right, left, condition) = (of(mux.to), of(mux.right), of(mux.left), of(mux.condition));
             for half in 0..LANES * 2 {
                 let (c, r, l) = (*condition.add(half), *right.add(half), *left.add(half));
-                *to.add(half) = _mm256_xor_si256(l, _mm256_and_si256(c, _mm256_xor_si256(l, r)));
+                *to.add(half) = _mm256_or_si256(_mm256_and_si256(c, r), _mm256_andnot_si256(c, l));
             }
         }
     }
