@@ -109,6 +109,45 @@ pub(super) struct Mux {
     pub(super) condition: u16,
 }
 
+/// The muxes of a plan, none of which names an operand from `operands` on: found once, so that kernels, which run them
+/// again and again, need not look at each.
+#[derive(Debug)]
+pub(super) struct Muxes {
+    all: Vec<Mux>,
+    operands: usize,
+}
+
+/// Consecutive muxes of a plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps<'a> {
+    muxes: &'a [Mux],
+    operands: usize,
+}
+
+impl Muxes {
+    fn new(all: Vec<Mux>) -> Self {
+        let greatest = all.iter().map(|m| m.to.max(m.right).max(m.left).max(m.condition)).max();
+        Self { all, operands: greatest.map_or(0, |greatest| greatest as usize + 1) }
+    }
+
+    /// Those of a tree.
+    pub(super) fn steps(&self, range: Range<usize>) -> Steps<'_> {
+        Steps { muxes: &self.all[range], operands: self.operands }
+    }
+}
+
+impl<'a> Steps<'a> {
+    /// In the order in which they are computed.
+    pub(super) fn muxes(&self) -> &'a [Mux] {
+        self.muxes
+    }
+
+    /// All operands that they name are below this.
+    pub(super) fn operands(&self) -> usize {
+        self.operands
+    }
+}
+
 /// A tree, or one of several trees that differ in the values of their leaves only.
 #[derive(Debug)]
 pub(super) struct TreePlan {
@@ -134,7 +173,7 @@ pub(super) struct Plan {
     pub(super) planes: usize,
     pub(super) conditions: Vec<Condition>,
     pub(super) parities: Vec<Parity>,
-    pub(super) muxes: Vec<Mux>,
+    pub(super) muxes: Muxes,
     /// Operands in all: constants, conditions, parities, temporary ones.
     pub(super) operands: usize,
     pub(super) trees: Vec<TreePlan>,
@@ -243,7 +282,7 @@ impl<'a> Builder<'a> {
             cutoffs: self.finished_cutoffs(),
             conditions: self.conditions,
             parities: self.parities,
-            muxes,
+            muxes: Muxes::new(muxes),
             values,
             values32,
         })

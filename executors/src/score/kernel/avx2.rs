@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::portable::{codes_of, muxes_of};
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, Mux};
+use crate::score::plan::{Condition, Cutoffs, Steps};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -38,14 +38,14 @@ impl Kernel for Avx2 {
         unsafe { conditions_of(conditions, planes, rows, out) }
     }
 
-    fn muxes(self, muxes: &[Mux], operands: &mut [Lane], lanes: usize) {
+    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
         // SAFETY: as above.
         match lanes {
-            1 => unsafe { muxes_by_avx2::<1>(muxes, operands) },
-            2 => unsafe { muxes_by_avx2::<2>(muxes, operands) },
-            4 => unsafe { muxes_by_avx2::<4>(muxes, operands) },
-            8 => unsafe { muxes_by_avx2::<8>(muxes, operands) },
-            _ => muxes_of(muxes, operands, lanes),
+            1 => unsafe { muxes_by_avx2::<1>(steps, operands) },
+            2 => unsafe { muxes_by_avx2::<2>(steps, operands) },
+            4 => unsafe { muxes_by_avx2::<4>(steps, operands) },
+            8 => unsafe { muxes_by_avx2::<8>(steps, operands) },
+            _ => muxes_of(steps, operands, lanes),
         }
     }
 
@@ -179,12 +179,11 @@ fn compared(codes: &[u8], out: &mut [Lane], compare: impl Fn(__m256i) -> __m256i
 }
 
 #[target_feature(enable = "avx2")]
-fn muxes_by_avx2<const LANES: usize>(muxes: &[Mux], operands: &mut [Lane]) {
-    let most = muxes.iter().map(|m| m.to.max(m.right).max(m.left).max(m.condition)).max().unwrap_or(0);
-    assert!(operands.len() >= (most as usize + 1) * LANES || muxes.is_empty(), "operands of every mux");
+fn muxes_by_avx2<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
+    assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
     let base: *mut __m256i = operands.as_mut_ptr().cast();
-    for mux in muxes {
-        // SAFETY: no operand is above `most`, up to which there are lanes of two vectors, aligned to 64 bytes.
+    for mux in steps.muxes() {
+        // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes of two vectors, aligned to 64 bytes.
         unsafe {
             let of = |operand: u16| base.add(operand as usize * LANES * 2);
             let (to, right, left, condition) = (of(mux.to), of(mux.right), of(mux.left), of(mux.condition));
