@@ -99,14 +99,22 @@ pub(super) struct Parity {
     pub(super) negated: bool,
 }
 
-/// `to = condition ? right : left`, of operands.
+/// `to = condition ? right : left`, of operands: 16 bits each, from the lowest on in this order. They are one number since
+/// compilers else take four fields apart in vector registers, which is slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub(super) struct Mux {
-    pub(super) to: u16,
-    pub(super) right: u16,
-    pub(super) left: u16,
-    pub(super) condition: u16,
+pub(super) struct Mux(u64);
+
+impl Mux {
+    fn new([to, right, left, condition]: [u16; 4]) -> Self {
+        Self(u64::from(to) | u64::from(right) << 16 | u64::from(left) << 32 | u64::from(condition) << 48)
+    }
+
+    /// To, right, left, condition.
+    #[inline(always)]
+    pub(super) fn operands(self) -> [usize; 4] {
+        let part = |number: u32| (self.0 >> (16 * number)) as u16 as usize;
+        [part(0), part(1), part(2), part(3)]
+    }
 }
 
 /// The muxes of a plan, none of which names an operand from `operands` on: found once, so that kernels, which run them
@@ -126,8 +134,8 @@ pub(super) struct Steps<'a> {
 
 impl Muxes {
     fn new(all: Vec<Mux>) -> Self {
-        let greatest = all.iter().map(|m| m.to.max(m.right).max(m.left).max(m.condition)).max();
-        Self { all, operands: greatest.map_or(0, |greatest| greatest as usize + 1) }
+        let greatest = all.iter().flat_map(|mux| mux.operands()).max();
+        Self { all, operands: greatest.map_or(0, |greatest| greatest + 1) }
     }
 
     /// Those of a tree.
@@ -588,12 +596,8 @@ impl Numbering {
     }
 
     fn mux(&self, [to, right, left, condition]: &[Operand; 4]) -> Option<Mux> {
-        Some(Mux {
-            to: self.operand(*to)?,
-            right: self.operand(*right)?,
-            left: self.operand(*left)?,
-            condition: self.operand(*condition)?,
-        })
+        let operand = |o: &Operand| self.operand(*o);
+        Some(Mux::new([operand(to)?, operand(right)?, operand(left)?, operand(condition)?]))
     }
 }
 

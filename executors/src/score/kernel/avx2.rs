@@ -185,8 +185,7 @@ fn muxes_by_avx2<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
     for mux in steps.muxes() {
         // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes of two vectors, aligned to 64 bytes.
         unsafe {
-            let of = |operand: u16| base.add(operand as usize * LANES * 2);
-            let (to, right, left, condition) = (of(mux.to), of(mux.right), of(mux.left), of(mux.condition));
+            let [to, right, left, condition] = mux.operands().map(|operand| base.add(operand * LANES * 2));
             for half in 0..LANES * 2 {
                 let (c, r, l) = (*condition.add(half), *right.add(half), *left.add(half));
                 *to.add(half) = _mm256_or_si256(_mm256_and_si256(c, r), _mm256_andnot_si256(c, l));

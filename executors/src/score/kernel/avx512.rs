@@ -312,8 +312,7 @@ fn muxes_of<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
     for mux in steps.muxes() {
         // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes; a lane is aligned to 64 bytes.
         unsafe {
-            let of = |operand: u16| base.add(operand as usize * LANES);
-            let (to, right, left, condition) = (of(mux.to), of(mux.right), of(mux.left), of(mux.condition));
+            let [to, right, left, condition] = mux.operands().map(|operand| base.add(operand * LANES));
             for lane in 0..LANES {
                 let (c, r, l) = (*condition.add(lane), *right.add(lane), *left.add(lane));
                 // condition ? right : left
