@@ -36,6 +36,8 @@ pub(super) const CONDITIONS: usize = 2;
 pub(super) const LEVELS: u32 = 8;
 /// Bits of the number of a leaf.
 const BITS: usize = 16;
+/// Trees whose steps are computed in turn. More of them have more temporary operands than the nearest cache holds.
+const WOVEN: usize = 2;
 /// More ranks than these do not fit.
 const CUTOFFS_MAX: usize = u16::MAX as usize - 1;
 
@@ -161,6 +163,7 @@ impl<'a> Steps<'a> {
 pub(super) struct TreePlan {
     /// Which tree of the forest it is.
     pub(super) tree: usize,
+    /// Of trees that are woven, the first has the muxes of all.
     pub(super) muxes: Range<usize>,
     /// The bits of the leaf number's low byte: the operand of each, and its value.
     pub(super) low: Vec<(u16, u8)>,
@@ -258,33 +261,31 @@ impl<'a> Builder<'a> {
             return None;
         }
         // Operands are numbered when all conditions are known; until then parities and temporary ones are marked.
-        let (mut trees, mut muxes, mut temporary) = (Vec::new(), Vec::new(), 0);
+        let (mut trees, mut programs) = (Vec::new(), Vec::new());
         let (mut values, mut values32) = (Vec::new(), Vec::new());
         for number in self.trees.clone() {
             let tree = &self.forest.trees()[number];
-            let (program, leaf_of) = self.program(tree)?;
-            temporary = temporary.max(program.temporary);
-            let first = muxes.len();
-            muxes.extend(program.muxes);
+            let (program, leaf_of) = self.program(tree, (number - self.trees.start) % WOVEN)?;
             let targets = self.table(tree, &leaf_of, &mut values, &mut values32);
-            let bits = program.bits;
             let (low, high, leaves) = (vec![], vec![], leaf_of.len());
-            trees.push((
-                TreePlan { tree: number, muxes: first..muxes.len(), low, high, leaves, targets, leaf_of },
-                bits,
-            ));
+            trees.push(TreePlan { tree: number, muxes: 0..0, low, high, leaves, targets, leaf_of });
+            programs.push(program);
         }
+        let temporary = programs.iter().map(|program| program.temporary).max().unwrap_or(0) * WOVEN;
         let numbering = Numbering { conditions: self.conditions.len(), parities: self.parities.len() };
-        let operands = numbering.operand(Operand::Temporary(temporary))?;
-        let muxes = muxes.into_iter().map(|m| numbering.mux(&m)).collect::<Option<_>>()?;
-        let trees = trees.into_iter().map(|(tree, bits)| {
-            let (low, high): (Vec<_>, Vec<_>) = bits.into_iter().partition(|(_, bit)| *bit < 8);
-            let bit = |(operand, bit): (Operand, u8)| Some((numbering.operand(operand)?, 1 << (bit % 8)));
-            let all = |bits: Vec<_>| bits.into_iter().map(bit).collect::<Option<Vec<_>>>();
-            Some(TreePlan { low: all(low)?, high: all(high)?, ..tree })
-        });
+        let operands = numbering.operand(Operand::Temporary(u16::try_from(temporary).ok()?))?;
+        let mut muxes = Vec::with_capacity(programs.iter().map(|program| program.muxes.len()).sum());
+        for (trees, programs) in trees.chunks_mut(WOVEN).zip(programs.chunks(WOVEN)) {
+            let first = muxes.len();
+            weave(programs, &numbering, &mut muxes)?;
+            trees.iter_mut().for_each(|tree| tree.muxes = muxes.len()..muxes.len());
+            trees[0].muxes.start = first;
+            for (tree, program) in trees.iter_mut().zip(programs) {
+                (tree.low, tree.high) = numbering.bits(&program.bits)?;
+            }
+        }
         Some(Plan {
-            trees: trees.collect::<Option<_>>()?,
+            trees,
             planes: self.plane_count as usize,
             operands: operands as usize,
             cutoffs: self.finished_cutoffs(),
@@ -315,8 +316,9 @@ impl<'a> Builder<'a> {
         targets
     }
 
-    /// The steps that give the bits of a tree's leaf number, and the leaf of each number.
-    fn program(&mut self, tree: &Tree) -> Option<(Program, Vec<u32>)> {
+    /// The steps that give the bits of a tree's leaf number, and the leaf of each number. Of trees that are woven, each
+    /// has a `thread` of its own.
+    fn program(&mut self, tree: &Tree, thread: usize) -> Option<(Program, Vec<u32>)> {
         let (codes, larger_first) = codes(tree);
         let mut leaf_of = vec![0; codes.len()];
         codes.iter().enumerate().for_each(|(leaf, code)| leaf_of[*code as usize] = leaf as u32);
@@ -324,7 +326,7 @@ impl<'a> Builder<'a> {
         if width > BITS {
             return None;
         }
-        let mut program = Program::default();
+        let mut program = Program { thread, ..Program::default() };
         // Bits of finished subtrees; a subtree's are on top of those of the sibling that was done before.
         let mut done: Vec<Bits> = Vec::new();
         let mut open = vec![(if tree.splits.is_empty() { !0 } else { 0 }, false)];
@@ -368,7 +370,7 @@ impl<'a> Builder<'a> {
                 (Operand::All, Operand::None) => ask(true)?,
                 (left, right) => {
                     let condition = ask(false)?;
-                    let to = program.allocate();
+                    let to = program.allocate()?;
                     program.muxes.push([to, right, left, condition]);
                     to
                 }
@@ -535,7 +537,7 @@ enum Operand {
     All,
     Condition(u16),
     Parity(u16),
-    Temporary(usize),
+    Temporary(u16),
 }
 
 impl Operand {
@@ -553,16 +555,21 @@ struct Program {
     /// To, right, left, condition.
     muxes: Vec<[Operand; 4]>,
     bits: Vec<(Operand, u8)>,
+    /// How many operands it keeps at once.
     temporary: usize,
-    free: Vec<usize>,
+    free: Vec<u16>,
+    /// Which of the trees that are woven it is of.
+    thread: usize,
 }
 
 impl Program {
-    fn allocate(&mut self) -> Operand {
-        Operand::Temporary(self.free.pop().unwrap_or_else(|| {
-            self.temporary += 1;
-            self.temporary - 1
-        }))
+    /// `None` if there are more than 16 bits can name.
+    fn allocate(&mut self) -> Option<Operand> {
+        if let Some(number) = self.free.pop() {
+            return Some(Operand::Temporary(number));
+        }
+        self.temporary += 1;
+        u16::try_from((self.temporary - 1) * WOVEN + self.thread).ok().map(Operand::Temporary)
     }
 
     /// Temporary operands that are not needed any more; those that were last in use are used again first.
@@ -577,6 +584,21 @@ impl Program {
     }
 }
 
+/// Steps of several trees in turn: each waits for what a step of its own tree just stored, and those of the others can
+/// run meanwhile.
+fn weave(programs: &[Program], numbering: &Numbering, muxes: &mut Vec<Mux>) -> Option<()> {
+    let longest = programs.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
+    for step in 0..longest {
+        for mux in programs.iter().filter_map(|program| program.muxes.get(step)) {
+            muxes.push(numbering.mux(mux)?);
+        }
+    }
+    Some(())
+}
+
+/// Operands of bits, each with its value in a byte.
+type ByteBits = Vec<(u16, u8)>;
+
 /// Where the kinds of operands begin.
 struct Numbering {
     conditions: usize,
@@ -590,9 +612,19 @@ impl Numbering {
             Operand::All => return Some(ALL),
             Operand::Condition(n) => CONDITIONS + n as usize,
             Operand::Parity(n) => CONDITIONS + self.conditions + n as usize,
-            Operand::Temporary(n) => CONDITIONS + self.conditions + self.parities + n,
+            Operand::Temporary(n) => CONDITIONS + self.conditions + self.parities + n as usize,
         };
         u16::try_from(number).ok()
+    }
+
+    /// Those of the low byte, and those of the high byte.
+    fn bits(&self, bits: &[(Operand, u8)]) -> Option<(ByteBits, ByteBits)> {
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        for (operand, bit) in bits {
+            let of = if *bit < 8 { &mut low } else { &mut high };
+            of.push((self.operand(*operand)?, 1 << (bit % 8)));
+        }
+        Some((low, high))
     }
 
     fn mux(&self, [to, right, left, condition]: &[Operand; 4]) -> Option<Mux> {

@@ -67,7 +67,10 @@ impl Scorer {
     /// Compiles a model for some instructions; those that the processor lacks are replaced by plain code.
     pub fn with_instructions(model: Model, instructions: Instructions) -> Self {
         let (plans, rows) = match &model.body {
-            Body::Forest(_, forest) => (plan::compile(forest), Rows::new(forest)),
+            Body::Forest(_, forest) => std::thread::scope(|scope| {
+                let rows = scope.spawn(|| Rows::new(forest));
+                (plan::compile(forest), rows.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            }),
             Body::Linear(_) | Body::Network(_) => (vec![], None),
         };
         let places = |names: &Option<Vec<String>>| {

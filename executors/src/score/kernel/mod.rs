@@ -183,7 +183,7 @@ pub(super) fn margins(
 /// The most lanes of an operand.
 const LANES_MAX: usize = 8;
 /// Bytes of operands that a core's caches are taken to hold.
-const OPERAND_BYTES: usize = 4 << 20;
+const OPERAND_BYTES: usize = 8 << 20;
 
 /// All blocks of a call.
 struct Run<'a, K> {
