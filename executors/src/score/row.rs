@@ -9,7 +9,7 @@
 //! trees, so that the result is that of the block kernel. Where all values of a row are numbers of 32 bits, so are the
 //! nodes: they are half as large then.
 
-use super::forest::{Forest, Missing, Test, Tree, ZERO};
+use super::forest::{Forest, Missing, Precision, Test, Tree, ZERO};
 
 /// Trees that walk side by side.
 const WIDTH: usize = 16;
@@ -153,8 +153,12 @@ impl Rows {
             self.walk_wide(&mut scratch.leaves, &scratch.wide);
         }
         let mut sums = forest.base().to_vec();
-        for (place, output) in &self.places {
-            forest.add(&mut sums[*output as usize], self.values[scratch.leaves[*place] as usize]);
+        let leaves = self.places.iter().map(|(place, output)| (self.values[scratch.leaves[*place] as usize], *output));
+        match (sums.as_mut_slice(), forest.sum) {
+            // One sum stays in a register: through memory, each addition would wait for the store of the one before.
+            ([sum], Precision::F64) => *sum = leaves.fold(*sum, |sum, (leaf, _)| sum + leaf),
+            ([sum], Precision::F32) => *sum = leaves.fold(*sum as f32, |sum, (leaf, _)| sum + leaf as f32).into(),
+            (sums, _) => leaves.for_each(|(leaf, output)| forest.add(&mut sums[output as usize], leaf)),
         }
         sums.iter_mut().enumerate().for_each(|(output, sum)| forest.finish(output, std::slice::from_mut(sum)));
         sums
