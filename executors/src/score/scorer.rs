@@ -154,7 +154,7 @@ impl Scorer {
     }
 
     /// The margins of one row, one an output; `row` has one value a feature, NaN where missing. `scratch` is kept by
-    /// the caller from one row to the next.
+    /// the caller from one row to the next. Panics if the row has another number of values.
     pub fn margins_of_row(&self, row: &[f64], scratch: &mut Scratch) -> Vec<f64> {
         match (&self.model.body, &self.rows) {
             (Body::Forest(before, forest), Some(rows)) if before.is_empty() => rows.margins(forest, row, scratch),
