@@ -19,7 +19,7 @@ const WIDTH: usize = 16;
 const GROUPS: usize = 4;
 /// Steps between two looks at which trees are at a leaf.
 #[cfg(target_arch = "x86_64")]
-const STEPS: usize = 4;
+const STEPS: usize = 3;
 /// Bits of a narrow node that say which its left child is; the others say which value it asks.
 const LEFT_BITS: u32 = 22;
 
