@@ -5,9 +5,9 @@
 //!                          ▲ 16 trees walk side by side, 4 times: a step of all of them by a few gathers
 //!  a leaf is a node whose cutoff is infinite and whose left child is itself: a walk that is there stays there
 //! ```
-//! Trees of like depth walk together, since all wait for the longest walk; leaves are then summed in the order of the
-//! trees, so that the result is that of the block kernel. Where all values of a row are numbers of 32 bits, so are the
-//! nodes: they are half as large then.
+//! After some steps, the trees that are at a leaf make room for those that are not, since the longest walk is much longer
+//! than most. Leaves are then summed in the order of the trees, so that the result is that of the block kernel. Where all
+//! values of a row are numbers of 32 bits, so are the nodes: they are half as large then.
 
 use std::ops::Range;
 
