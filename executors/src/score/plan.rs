@@ -36,6 +36,8 @@ pub(super) const CONDITIONS: usize = 2;
 pub(super) const LEVELS: u32 = 8;
 /// Bits of the number of a leaf.
 const BITS: usize = 16;
+/// Trees whose steps are computed in turn. More of them have more temporary operands than the nearest cache holds.
+const WOVEN: usize = 2;
 /// More ranks than these do not fit.
 const CUTOFFS_MAX: usize = u16::MAX as usize - 1;
 
@@ -75,6 +77,8 @@ pub(super) struct Cutoffs {
     pub(super) levels32: Vec<Lane>,
     /// The same in 64 bits.
     pub(super) levels64: Vec<Lane>,
+    /// The cutoffs in sixteens: all of them at the end, and before them the last of each sixteen of what is behind.
+    pub(super) sixteens32: Vec<Vec<[f32; 16]>>,
     /// Steps of the binary search: the padded length is two to the power of this.
     pub(super) steps: u32,
     /// The rank of 0.
@@ -97,14 +101,61 @@ pub(super) struct Parity {
     pub(super) negated: bool,
 }
 
-/// `to = condition ? right : left`, of operands.
+/// `to = condition ? right : left`, of operands: 16 bits each, from the lowest on in this order. They are one number since
+/// compilers else take four fields apart in vector registers, which is slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub(super) struct Mux {
-    pub(super) to: u16,
-    pub(super) right: u16,
-    pub(super) left: u16,
-    pub(super) condition: u16,
+pub(super) struct Mux(u64);
+
+impl Mux {
+    fn new([to, right, left, condition]: [u16; 4]) -> Self {
+        Self(u64::from(to) | u64::from(right) << 16 | u64::from(left) << 32 | u64::from(condition) << 48)
+    }
+
+    /// To, right, left, condition.
+    #[inline(always)]
+    pub(super) fn operands(self) -> [usize; 4] {
+        let part = |number: u32| (self.0 >> (16 * number)) as u16 as usize;
+        [part(0), part(1), part(2), part(3)]
+    }
+}
+
+/// The muxes of a plan, none of which names an operand from `operands` on: found once, so that kernels, which run them
+/// again and again, need not look at each.
+#[derive(Debug)]
+pub(super) struct Muxes {
+    all: Vec<Mux>,
+    operands: usize,
+}
+
+/// Consecutive muxes of a plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps<'a> {
+    muxes: &'a [Mux],
+    operands: usize,
+}
+
+impl Muxes {
+    fn new(all: Vec<Mux>) -> Self {
+        let greatest = all.iter().flat_map(|mux| mux.operands()).max();
+        Self { all, operands: greatest.map_or(0, |greatest| greatest + 1) }
+    }
+
+    /// Those of a tree.
+    pub(super) fn steps(&self, range: Range<usize>) -> Steps<'_> {
+        Steps { muxes: &self.all[range], operands: self.operands }
+    }
+}
+
+impl<'a> Steps<'a> {
+    /// In the order in which they are computed.
+    pub(super) fn muxes(&self) -> &'a [Mux] {
+        self.muxes
+    }
+
+    /// All operands that they name are below this.
+    pub(super) fn operands(&self) -> usize {
+        self.operands
+    }
 }
 
 /// A tree, or one of several trees that differ in the values of their leaves only.
@@ -112,6 +163,7 @@ pub(super) struct Mux {
 pub(super) struct TreePlan {
     /// Which tree of the forest it is.
     pub(super) tree: usize,
+    /// Of trees that are woven, the first has the muxes of all.
     pub(super) muxes: Range<usize>,
     /// The bits of the leaf number's low byte: the operand of each, and its value.
     pub(super) low: Vec<(u16, u8)>,
@@ -132,7 +184,7 @@ pub(super) struct Plan {
     pub(super) planes: usize,
     pub(super) conditions: Vec<Condition>,
     pub(super) parities: Vec<Parity>,
-    pub(super) muxes: Vec<Mux>,
+    pub(super) muxes: Muxes,
     /// Operands in all: constants, conditions, parities, temporary ones.
     pub(super) operands: usize,
     pub(super) trees: Vec<TreePlan>,
@@ -209,39 +261,37 @@ impl<'a> Builder<'a> {
             return None;
         }
         // Operands are numbered when all conditions are known; until then parities and temporary ones are marked.
-        let (mut trees, mut muxes, mut temporary) = (Vec::new(), Vec::new(), 0);
+        let (mut trees, mut programs) = (Vec::new(), Vec::new());
         let (mut values, mut values32) = (Vec::new(), Vec::new());
         for number in self.trees.clone() {
             let tree = &self.forest.trees()[number];
-            let (program, leaf_of) = self.program(tree)?;
-            temporary = temporary.max(program.temporary);
-            let first = muxes.len();
-            muxes.extend(program.muxes);
+            let (program, leaf_of) = self.program(tree, (number - self.trees.start) % WOVEN)?;
             let targets = self.table(tree, &leaf_of, &mut values, &mut values32);
-            let bits = program.bits;
             let (low, high, leaves) = (vec![], vec![], leaf_of.len());
-            trees.push((
-                TreePlan { tree: number, muxes: first..muxes.len(), low, high, leaves, targets, leaf_of },
-                bits,
-            ));
+            trees.push(TreePlan { tree: number, muxes: 0..0, low, high, leaves, targets, leaf_of });
+            programs.push(program);
         }
+        let temporary = programs.iter().map(|program| program.temporary).max().unwrap_or(0) * WOVEN;
         let numbering = Numbering { conditions: self.conditions.len(), parities: self.parities.len() };
-        let operands = numbering.operand(Operand::Temporary(temporary))?;
-        let muxes = muxes.into_iter().map(|m| numbering.mux(&m)).collect::<Option<_>>()?;
-        let trees = trees.into_iter().map(|(tree, bits)| {
-            let (low, high): (Vec<_>, Vec<_>) = bits.into_iter().partition(|(_, bit)| *bit < 8);
-            let bit = |(operand, bit): (Operand, u8)| Some((numbering.operand(operand)?, 1 << (bit % 8)));
-            let all = |bits: Vec<_>| bits.into_iter().map(bit).collect::<Option<Vec<_>>>();
-            Some(TreePlan { low: all(low)?, high: all(high)?, ..tree })
-        });
+        let operands = numbering.operand(Operand::Temporary(u16::try_from(temporary).ok()?))?;
+        let mut muxes = Vec::with_capacity(programs.iter().map(|program| program.muxes.len()).sum());
+        for (trees, programs) in trees.chunks_mut(WOVEN).zip(programs.chunks(WOVEN)) {
+            let first = muxes.len();
+            weave(programs, &numbering, &mut muxes)?;
+            trees.iter_mut().for_each(|tree| tree.muxes = muxes.len()..muxes.len());
+            trees[0].muxes.start = first;
+            for (tree, program) in trees.iter_mut().zip(programs) {
+                (tree.low, tree.high) = numbering.bits(&program.bits)?;
+            }
+        }
         Some(Plan {
-            trees: trees.collect::<Option<_>>()?,
+            trees,
             planes: self.plane_count as usize,
             operands: operands as usize,
             cutoffs: self.finished_cutoffs(),
             conditions: self.conditions,
             parities: self.parities,
-            muxes,
+            muxes: Muxes::new(muxes),
             values,
             values32,
         })
@@ -266,8 +316,9 @@ impl<'a> Builder<'a> {
         targets
     }
 
-    /// The steps that give the bits of a tree's leaf number, and the leaf of each number.
-    fn program(&mut self, tree: &Tree) -> Option<(Program, Vec<u32>)> {
+    /// The steps that give the bits of a tree's leaf number, and the leaf of each number. Of trees that are woven, each
+    /// has a `thread` of its own.
+    fn program(&mut self, tree: &Tree, thread: usize) -> Option<(Program, Vec<u32>)> {
         let (codes, larger_first) = codes(tree);
         let mut leaf_of = vec![0; codes.len()];
         codes.iter().enumerate().for_each(|(leaf, code)| leaf_of[*code as usize] = leaf as u32);
@@ -275,7 +326,7 @@ impl<'a> Builder<'a> {
         if width > BITS {
             return None;
         }
-        let mut program = Program::default();
+        let mut program = Program { thread, ..Program::default() };
         // Bits of finished subtrees; a subtree's are on top of those of the sibling that was done before.
         let mut done: Vec<Bits> = Vec::new();
         let mut open = vec![(if tree.splits.is_empty() { !0 } else { 0 }, false)];
@@ -319,7 +370,7 @@ impl<'a> Builder<'a> {
                 (Operand::All, Operand::None) => ask(true)?,
                 (left, right) => {
                     let condition = ask(false)?;
-                    let to = program.allocate();
+                    let to = program.allocate()?;
                     program.muxes.push([to, right, left, condition]);
                     to
                 }
@@ -388,7 +439,8 @@ impl<'a> Builder<'a> {
             let f32: Vec<f32> = f64.iter().map(|t| at_most(*t)).collect();
             let levels32 = levels(&f32, steps, |t| u64::from(t.to_bits()), 2);
             let levels64 = levels(&f64, steps, |t| t.to_bits(), 1);
-            Cutoffs { feature, f64, f32, levels32, levels64, steps, zero, planes }
+            let sixteens32 = sixteens(&f32);
+            Cutoffs { feature, f64, f32, levels32, levels64, sixteens32, steps, zero, planes }
         })
         .collect()
     }
@@ -409,6 +461,18 @@ fn levels<T: Copy>(sorted: &[T], steps: u32, bits: impl Fn(T) -> u64, to_word: u
         }
     }
     lanes
+}
+
+/// What a search that compares with sixteen cutoffs at once goes through, from the first level on. The last cutoff is
+/// infinite, and so never below a value.
+fn sixteens(sorted: &[f32]) -> Vec<Vec<[f32; 16]>> {
+    let chunk = |of: &[f32]| std::array::from_fn(|i| of.get(i).copied().unwrap_or(f32::INFINITY));
+    let mut levels = vec![sorted.chunks(16).map(chunk).collect::<Vec<_>>()];
+    while levels[0].len() > 1 {
+        let last: Vec<f32> = levels[0].iter().map(|sixteen| sixteen[15]).collect();
+        levels.insert(0, last.chunks(16).map(chunk).collect());
+    }
+    levels
 }
 
 /// The boundaries of a test. Of a set of nothing, two that cancel each other: what is missing may still go left.
@@ -473,7 +537,7 @@ enum Operand {
     All,
     Condition(u16),
     Parity(u16),
-    Temporary(usize),
+    Temporary(u16),
 }
 
 impl Operand {
@@ -491,16 +555,21 @@ struct Program {
     /// To, right, left, condition.
     muxes: Vec<[Operand; 4]>,
     bits: Vec<(Operand, u8)>,
+    /// How many operands it keeps at once.
     temporary: usize,
-    free: Vec<usize>,
+    free: Vec<u16>,
+    /// Which of the trees that are woven it is of.
+    thread: usize,
 }
 
 impl Program {
-    fn allocate(&mut self) -> Operand {
-        Operand::Temporary(self.free.pop().unwrap_or_else(|| {
-            self.temporary += 1;
-            self.temporary - 1
-        }))
+    /// `None` if there are more than 16 bits can name.
+    fn allocate(&mut self) -> Option<Operand> {
+        if let Some(number) = self.free.pop() {
+            return Some(Operand::Temporary(number));
+        }
+        self.temporary += 1;
+        u16::try_from((self.temporary - 1) * WOVEN + self.thread).ok().map(Operand::Temporary)
     }
 
     /// Temporary operands that are not needed any more; those that were last in use are used again first.
@@ -515,6 +584,21 @@ impl Program {
     }
 }
 
+/// Steps of several trees in turn: each waits for what a step of its own tree just stored, and those of the others can
+/// run meanwhile.
+fn weave(programs: &[Program], numbering: &Numbering, muxes: &mut Vec<Mux>) -> Option<()> {
+    let longest = programs.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
+    for step in 0..longest {
+        for mux in programs.iter().filter_map(|program| program.muxes.get(step)) {
+            muxes.push(numbering.mux(mux)?);
+        }
+    }
+    Some(())
+}
+
+/// Operands of bits, each with its value in a byte.
+type ByteBits = Vec<(u16, u8)>;
+
 /// Where the kinds of operands begin.
 struct Numbering {
     conditions: usize,
@@ -528,18 +612,24 @@ impl Numbering {
             Operand::All => return Some(ALL),
             Operand::Condition(n) => CONDITIONS + n as usize,
             Operand::Parity(n) => CONDITIONS + self.conditions + n as usize,
-            Operand::Temporary(n) => CONDITIONS + self.conditions + self.parities + n,
+            Operand::Temporary(n) => CONDITIONS + self.conditions + self.parities + n as usize,
         };
         u16::try_from(number).ok()
     }
 
+    /// Those of the low byte, and those of the high byte.
+    fn bits(&self, bits: &[(Operand, u8)]) -> Option<(ByteBits, ByteBits)> {
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        for (operand, bit) in bits {
+            let of = if *bit < 8 { &mut low } else { &mut high };
+            of.push((self.operand(*operand)?, 1 << (bit % 8)));
+        }
+        Some((low, high))
+    }
+
     fn mux(&self, [to, right, left, condition]: &[Operand; 4]) -> Option<Mux> {
-        Some(Mux {
-            to: self.operand(*to)?,
-            right: self.operand(*right)?,
-            left: self.operand(*left)?,
-            condition: self.operand(*condition)?,
-        })
+        let operand = |o: &Operand| self.operand(*o);
+        Some(Mux::new([operand(to)?, operand(right)?, operand(left)?, operand(condition)?]))
     }
 }
 

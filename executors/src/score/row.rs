@@ -5,16 +5,21 @@
 //!                          ▲ 16 trees walk side by side, 4 times: a step of all of them by a few gathers
 //!  a leaf is a node whose cutoff is infinite and whose left child is itself: a walk that is there stays there
 //! ```
-//! Trees of like depth walk together, since all wait for the longest walk; leaves are then summed in the order of the
-//! trees, so that the result is that of the block kernel. Where all values of a row are numbers of 32 bits, so are the
-//! nodes: they are half as large then.
+//! After some steps, the trees that are at a leaf make room for those that are not, since the longest walk is much longer
+//! than most. Leaves are then summed in the order of the trees, so that the result is that of the block kernel. Where all
+//! values of a row are numbers of 32 bits, so are the nodes: they are half as large then.
 
-use super::forest::{Forest, Missing, Test, Tree, ZERO};
+use std::ops::Range;
+
+use super::forest::{Forest, Missing, Precision, Test, Tree, ZERO};
 
 /// Trees that walk side by side.
 const WIDTH: usize = 16;
 /// Groups of them that do, since a step waits for its gathers.
 const GROUPS: usize = 4;
+/// Steps between two looks at which trees are at a leaf.
+#[cfg(target_arch = "x86_64")]
+const STEPS: usize = 3;
 /// Bits of a narrow node that say which its left child is; the others say which value it asks.
 const LEFT_BITS: u32 = 22;
 
@@ -51,6 +56,7 @@ pub struct Scratch {
     wide: Vec<f64>,
     narrow: Vec<f32>,
     leaves: Vec<u32>,
+    walks: Walks,
 }
 
 impl Rows {
@@ -132,8 +138,9 @@ impl Rows {
         }
     }
 
-    /// The margins of a row, one an output.
+    /// The margins of a row, one an output. Panics if it has not one value a feature, since walks look them up unchecked.
     pub(super) fn margins(&self, forest: &Forest, row: &[f64], scratch: &mut Scratch) -> Vec<f64> {
+        assert_eq!(row.len(), forest.features(), "values of a row");
         scratch.leaves.clone_from(&self.roots);
         let rounded = |x: &f64| forest.rounded(*x);
         let is_narrow = |x: f64| x.is_nan() || f64::from(x as f32) == x;
@@ -143,7 +150,7 @@ impl Rows {
             for rule in &self.rules {
                 scratch.narrow.extend(row.iter().map(|x| shown(*rule, *x as f32, f64::from(*x as f32))));
             }
-            self.walk_narrow(&mut scratch.leaves, &scratch.narrow);
+            self.walk_narrow(&mut scratch.leaves, &scratch.narrow, &mut scratch.walks);
         } else {
             scratch.wide.clear();
             scratch.wide.push(0.0);
@@ -153,8 +160,12 @@ impl Rows {
             self.walk_wide(&mut scratch.leaves, &scratch.wide);
         }
         let mut sums = forest.base().to_vec();
-        for (place, output) in &self.places {
-            forest.add(&mut sums[*output as usize], self.values[scratch.leaves[*place] as usize]);
+        let leaves = self.places.iter().map(|(place, output)| (self.values[scratch.leaves[*place] as usize], *output));
+        match (sums.as_mut_slice(), forest.sum) {
+            // One sum stays in a register: through memory, each addition would wait for the store of the one before.
+            ([sum], Precision::F64) => *sum = leaves.fold(*sum, |sum, (leaf, _)| sum + leaf),
+            ([sum], Precision::F32) => *sum = leaves.fold(*sum as f32, |sum, (leaf, _)| sum + leaf as f32).into(),
+            (sums, _) => leaves.for_each(|(leaf, output)| forest.add(&mut sums[output as usize], leaf)),
         }
         sums.iter_mut().enumerate().for_each(|(output, sum)| forest.finish(output, std::slice::from_mut(sum)));
         sums
@@ -176,11 +187,11 @@ impl Rows {
         }
     }
 
-    fn walk_narrow(&self, at: &mut [u32], row: &[f32]) {
+    fn walk_narrow(&self, at: &mut [u32], row: &[f32], walks: &mut Walks) {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("popcnt") {
             // SAFETY: the instructions are there.
-            return unsafe { self.walk_avx512(at, row) };
+            return unsafe { self.walk_avx512(at, row, walks) };
         }
         for place in at {
             loop {
@@ -195,54 +206,112 @@ impl Rows {
         }
     }
 
+    /// Walks all trees some steps, then those that are not at a leaf yet some more, and so on: a tree's longest walk is
+    /// much longer than most.
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
-    fn walk_avx512(&self, at: &mut [u32], row: &[f32]) {
-        let (whole, rest) = at.as_chunks_mut::<WIDTH>().0.as_chunks_mut::<GROUPS>();
-        whole.iter_mut().for_each(|groups| self.walk_groups::<GROUPS>(groups, row));
-        match rest.len() {
-            3 => self.walk_groups::<3>(rest, row),
-            2 => self.walk_groups::<2>(rest, row),
-            1 => self.walk_groups::<1>(rest, row),
-            _ => {}
+    #[target_feature(enable = "avx512f,popcnt")]
+    fn walk_avx512(&self, leaves: &mut [u32], row: &[f32], walks: &mut Walks) {
+        let mut count = walks.begin(leaves);
+        while count > 0 {
+            let mut kept = 0;
+            for first in (0..count).step_by(WIDTH * GROUPS) {
+                let some = first..count.min(first + WIDTH * GROUPS);
+                kept += match some.len().div_ceil(WIDTH) {
+                    1 => self.walk_some::<1>(some, kept, leaves, row, walks),
+                    2 => self.walk_some::<2>(some, kept, leaves, row, walks),
+                    3 => self.walk_some::<3>(some, kept, leaves, row, walks),
+                    _ => self.walk_some::<GROUPS>(some, kept, leaves, row, walks),
+                };
+            }
+            count = kept;
         }
     }
 
-    /// Walks `N` times 16 trees at once, until none moves any more.
+    /// Walks `some` of the trees, up to `N` times 16, some steps. Those that are at a leaf then go to `leaves`, the others
+    /// behind the first `kept` walks; says how many.
     #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx512f,popcnt")]
+    fn walk_some<const N: usize>(
+        &self,
+        some: Range<usize>,
+        kept: usize,
+        leaves: &mut [u32],
+        row: &[f32],
+        walks: &mut Walks,
+    ) -> usize {
+        use std::arch::x86_64::*;
+        let (places, trees) = (walks.places.as_mut_ptr(), walks.trees.as_mut_ptr());
+        let mut end = kept;
+        // SAFETY: `begin` made whole groups of places of nodes and of numbers of `leaves`, and `margins` the row. What is kept is written at or
+        // before the group that was just read.
+        unsafe {
+            let load = |i| _mm512_loadu_si512(places.add(some.start + WIDTH * i).cast());
+            let mut at: [__m512i; N] = std::array::from_fn(load);
+            for _ in 1..STEPS {
+                at = at.map(|at| self.step_avx512(at, row));
+            }
+            let next = at.map(|at| self.step_avx512(at, row));
+            for i in 0..N {
+                let begin = some.start + WIDTH * i;
+                let there = ((1u32 << (some.end - begin).min(WIDTH)) - 1) as u16;
+                let moved = _mm512_mask_cmpneq_epi32_mask(there, at[i], next[i]);
+                let numbers = _mm512_loadu_si512(trees.add(begin).cast());
+                if moved != there {
+                    _mm512_mask_i32scatter_epi32::<4>(leaves.as_mut_ptr().cast(), there & !moved, numbers, next[i]);
+                }
+                _mm512_storeu_si512(places.add(end).cast(), _mm512_maskz_compress_epi32(moved, next[i]));
+                _mm512_storeu_si512(trees.add(end).cast(), _mm512_maskz_compress_epi32(moved, numbers));
+                end += moved.count_ones() as usize;
+            }
+        }
+        end - kept
+    }
+
+    /// A step of 16 trees; one that is at a leaf stays there.
+    ///
+    /// # Safety
+    /// All places are those of nodes, and `row` has all values that nodes ask.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
     #[target_feature(enable = "avx512f")]
-    fn walk_groups<const N: usize>(&self, groups: &mut [[u32; WIDTH]], row: &[f32]) {
+    unsafe fn step_avx512(&self, at: std::arch::x86_64::__m512i, row: &[f32]) -> std::arch::x86_64::__m512i {
         use std::arch::x86_64::*;
         let nodes: *const i64 = self.narrow.as_ptr().cast();
         let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
         let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-        // SAFETY: the places of all nodes and values are in range, which `push` sees to: places are of nodes, values are
-        // of a row that `margins` made. 16 places are loaded and stored.
+        // SAFETY: the caller's, which `push` sees to: left children are nodes, and so are those behind them.
         unsafe {
-            let step = |at: __m512i| {
-                let near = _mm512_i32gather_epi64::<8>(_mm512_castsi512_si256(at), nodes);
-                let far = _mm512_i32gather_epi64::<8>(_mm512_extracti64x4_epi64::<1>(at), nodes);
-                let cutoff = _mm512_castsi512_ps(_mm512_permutex2var_epi32(near, even, far));
-                let link = _mm512_permutex2var_epi32(near, odd, far);
-                let x = _mm512_i32gather_ps::<4>(_mm512_srli_epi32::<LEFT_BITS>(link), row.as_ptr());
-                let left = _mm512_and_si512(link, _mm512_set1_epi32((1 << LEFT_BITS) - 1));
-                let right = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, cutoff);
-                _mm512_mask_add_epi32(left, right, left, _mm512_set1_epi32(1))
-            };
-            let mut at: [__m512i; N] = std::array::from_fn(|i| _mm512_loadu_si512(groups[i].as_ptr().cast()));
-            loop {
-                let once = at.map(step);
-                let twice = once.map(step);
-                let moved = once.iter().zip(&twice).fold(0, |m, (a, b)| m | _mm512_cmpneq_epi32_mask(*a, *b));
-                at = twice;
-                if moved == 0 {
-                    break;
-                }
-            }
-            for (group, at) in groups.iter_mut().zip(at) {
-                _mm512_storeu_si512(group.as_mut_ptr().cast(), at);
-            }
+            let near = _mm512_i32gather_epi64::<8>(_mm512_castsi512_si256(at), nodes);
+            let far = _mm512_i32gather_epi64::<8>(_mm512_extracti64x4_epi64::<1>(at), nodes);
+            let cutoff = _mm512_castsi512_ps(_mm512_permutex2var_epi32(near, even, far));
+            let link = _mm512_permutex2var_epi32(near, odd, far);
+            let x = _mm512_i32gather_ps::<4>(_mm512_srli_epi32::<LEFT_BITS>(link), row.as_ptr());
+            let left = _mm512_and_si512(link, _mm512_set1_epi32((1 << LEFT_BITS) - 1));
+            let right = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, cutoff);
+            _mm512_mask_add_epi32(left, right, left, _mm512_set1_epi32(1))
         }
+    }
+}
+
+/// Trees whose walks are not over, and where they are.
+#[derive(Debug, Default)]
+struct Walks {
+    places: Vec<u32>,
+    trees: Vec<u32>,
+}
+
+impl Walks {
+    /// All trees at their roots, with nodes behind them up to a whole set of groups. Says how many there are.
+    #[cfg(target_arch = "x86_64")]
+    fn begin(&mut self, roots: &[u32]) -> usize {
+        let whole = roots.len().next_multiple_of(WIDTH * GROUPS);
+        self.places.clear();
+        self.places.extend_from_slice(roots);
+        self.places.resize(whole, 0);
+        self.trees.clear();
+        self.trees.extend(0..whole as u32);
+        roots.len()
     }
 }
 

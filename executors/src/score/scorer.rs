@@ -67,7 +67,10 @@ impl Scorer {
     /// Compiles a model for some instructions; those that the processor lacks are replaced by plain code.
     pub fn with_instructions(model: Model, instructions: Instructions) -> Self {
         let (plans, rows) = match &model.body {
-            Body::Forest(_, forest) => (plan::compile(forest), Rows::new(forest)),
+            Body::Forest(_, forest) => std::thread::scope(|scope| {
+                let rows = scope.spawn(|| Rows::new(forest));
+                (plan::compile(forest), rows.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            }),
             Body::Linear(_) | Body::Network(_) => (vec![], None),
         };
         let places = |names: &Option<Vec<String>>| {
@@ -151,7 +154,7 @@ impl Scorer {
     }
 
     /// The margins of one row, one an output; `row` has one value a feature, NaN where missing. `scratch` is kept by
-    /// the caller from one row to the next.
+    /// the caller from one row to the next. Panics if the row has another number of values.
     pub fn margins_of_row(&self, row: &[f64], scratch: &mut Scratch) -> Vec<f64> {
         match (&self.model.body, &self.rows) {
             (Body::Forest(before, forest), Some(rows)) if before.is_empty() => rows.margins(forest, row, scratch),

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::portable::{codes_of, muxes_of};
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, Mux};
+use crate::score::plan::{Condition, Cutoffs, Steps};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,7 @@ pub(super) struct Avx2(());
 
 impl Avx2 {
     pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx2").then_some(Self(()))
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt")).then_some(Self(()))
     }
 }
 
@@ -38,14 +38,14 @@ impl Kernel for Avx2 {
         unsafe { conditions_of(conditions, planes, rows, out) }
     }
 
-    fn muxes(self, muxes: &[Mux], operands: &mut [Lane], lanes: usize) {
+    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
         // SAFETY: as above.
         match lanes {
-            1 => unsafe { muxes_by_avx2::<1>(muxes, operands) },
-            2 => unsafe { muxes_by_avx2::<2>(muxes, operands) },
-            4 => unsafe { muxes_by_avx2::<4>(muxes, operands) },
-            8 => unsafe { muxes_by_avx2::<8>(muxes, operands) },
-            _ => muxes_of(muxes, operands, lanes),
+            1 => unsafe { muxes_by_avx2::<1>(steps, operands) },
+            2 => unsafe { muxes_by_avx2::<2>(steps, operands) },
+            4 => unsafe { muxes_by_avx2::<4>(steps, operands) },
+            8 => unsafe { muxes_by_avx2::<8>(steps, operands) },
+            _ => muxes_of(steps, operands, lanes),
         }
     }
 
@@ -65,37 +65,51 @@ impl Kernel for Avx2 {
     }
 }
 
-/// Vectors that are searched side by side, since a step waits for the one before.
-const STREAMS: usize = 4;
+/// How often a search may compare with sixteen cutoffs: that tells 65,536 of them apart.
+const LEVELS_MAX: usize = 4;
 
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn ranks32(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]) {
-    nan.fill(0);
-    let blocks = values.as_chunks::<32>().0.iter().zip(ranks.as_chunks_mut::<32>().0).enumerate();
-    for (block, (values, ranks)) in blocks {
-        // SAFETY: each loads 8 of the 32 values.
-        let x: [__m256; STREAMS] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(values.as_ptr().add(8 * i)) });
-        let mut place = [_mm256_setzero_si256(); STREAMS];
-        for step in (0..cutoffs.steps).rev() {
-            let (width, before) = (_mm256_set1_epi32(1 << step), _mm256_set1_epi32((1 << step) - 1));
-            for (place, x) in place.iter_mut().zip(&x) {
-                // SAFETY: a place is below the padded length, which is 2^steps.
-                let cutoff =
-                    unsafe { _mm256_i32gather_ps::<4>(cutoffs.f32.as_ptr(), _mm256_add_epi32(*place, before)) };
-                let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(cutoff, *x));
-                *place = _mm256_add_epi32(*place, _mm256_and_si256(below, width));
-            }
-        }
-        for (i, (place, x)) in place.iter().zip(&x).enumerate() {
-            let unordered = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(*x, *x)) as u32;
-            nan[block / 2] |= u64::from(unordered) << (block % 2 * 32 + 8 * i);
-            let packed = _mm256_packus_epi32(*place, *place);
-            let packed = _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(packed));
-            // SAFETY: each stores 8 of the 32 ranks.
-            unsafe { _mm_storeu_si128(ranks.as_mut_ptr().add(8 * i).cast(), packed) };
+    let levels = &cutoffs.sixteens32;
+    match levels.len() {
+        1 => ranks32_of::<1>(levels, values, ranks),
+        2 => ranks32_of::<2>(levels, values, ranks),
+        3 => ranks32_of::<3>(levels, values, ranks),
+        _ => ranks32_of::<LEVELS_MAX>(levels, values, ranks),
+    }
+    for (values, nan) in values.as_chunks::<64>().0.iter().zip(nan) {
+        *nan = 0;
+        for (eighth, values) in values.as_chunks::<8>().0.iter().enumerate() {
+            // SAFETY: loads the 8 values.
+            let x = unsafe { _mm256_loadu_ps(values.as_ptr()) };
+            let unordered = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x)) as u32;
+            *nan |= u64::from(unordered) << (8 * eighth);
         }
     }
 }
+
+/// A value is compared with sixteen cutoffs at once: gathers, of which a binary search needs one a step, are slow.
+#[target_feature(enable = "avx2,popcnt")]
+fn ranks32_of<const LEVELS: usize>(levels: &[Vec<[f32; 16]>], values: &[f32], ranks: &mut [u16]) {
+    let levels: [&[[f32; 16]]; LEVELS] = std::array::from_fn(|level| levels[level].as_slice());
+    for (value, rank) in values.iter().zip(ranks) {
+        let x = _mm256_set1_ps(*value);
+        let mut below = 0;
+        for level in levels {
+            let sixteen = &level[below];
+            // SAFETY: loads two times 8 of the 16 cutoffs.
+            let (a, b) = unsafe { (_mm256_loadu_ps(sixteen.as_ptr()), _mm256_loadu_ps(sixteen.as_ptr().add(8))) };
+            let less = |cutoffs| _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(cutoffs, x));
+            let both = _mm256_packs_epi32(less(a), less(b));
+            // Two bits a cutoff.
+            below = 16 * below + (_mm256_movemask_epi8(both) as u32).count_ones() as usize / 2;
+        }
+        *rank = below as u16;
+    }
+}
+
+/// Vectors that are searched side by side, since a step waits for the one before.
+const STREAMS: usize = 4;
 
 #[target_feature(enable = "avx2")]
 fn ranks64(cutoffs: &Cutoffs, values: &[f64], ranks: &mut [u16], nan: &mut [u64]) {
@@ -125,42 +139,56 @@ fn ranks64(cutoffs: &Cutoffs, values: &[f64], ranks: &mut [u16], nan: &mut [u64]
     }
 }
 
+/// What codes and thresholds are shifted by, since bytes can be compared as signed numbers only.
+const SIGN: u8 = 0x80;
+
 #[target_feature(enable = "avx2")]
 fn codes_by_avx2(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut [u8]) {
     codes_of(ranks, low, missing, fill, codes);
+    codes.iter_mut().for_each(|code| *code ^= SIGN);
 }
 
 #[target_feature(enable = "avx2")]
 fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]) {
     for (condition, out) in conditions.iter().zip(out.chunks_exact_mut(rows / 512)) {
-        let threshold = _mm256_set1_epi8(condition.threshold as i8);
-        let flip = if condition.negated { 0 } else { u64::MAX };
-        let codes = planes[condition.plane as usize * rows..][..rows].as_chunks::<64>().0;
-        for (word, codes) in codes.iter().enumerate() {
-            let at_most = |half: usize| {
-                // SAFETY: loads 32 of the 64 codes.
-                let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().add(32 * half).cast()) };
-                let least = _mm256_min_epu8(codes, threshold);
-                u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(least, codes)) as u32)
+        let codes = &planes[condition.plane as usize * rows..][..rows];
+        let threshold = |above: u8| _mm256_set1_epi8(((condition.threshold + above) ^ SIGN) as i8);
+        match condition.negated {
+            // A threshold is below 255, the number of a page's cutoffs.
+            true => compared(codes, out, |codes| _mm256_cmpgt_epi8(threshold(1), codes)),
+            false => compared(codes, out, |codes| _mm256_cmpgt_epi8(codes, threshold(0))),
+        }
+    }
+}
+
+/// A bit for each code.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn compared(codes: &[u8], out: &mut [Lane], compare: impl Fn(__m256i) -> __m256i) {
+    for (codes, out) in codes.as_chunks::<512>().0.iter().zip(out) {
+        for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
+            // SAFETY: loads two times 32 of the 64 codes.
+            let (near, far) = unsafe {
+                let at: *const __m256i = codes.as_ptr().cast();
+                (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)))
             };
-            out[word / 8].0[word % 8] = (at_most(0) | at_most(1) << 32) ^ flip;
+            let bits = |codes| u64::from(_mm256_movemask_epi8(compare(codes)) as u32);
+            *word = bits(near) | bits(far) << 32;
         }
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn muxes_by_avx2<const LANES: usize>(muxes: &[Mux], operands: &mut [Lane]) {
-    let most = muxes.iter().map(|m| m.to.max(m.right).max(m.left).max(m.condition)).max().unwrap_or(0);
-    assert!(operands.len() >= (most as usize + 1) * LANES || muxes.is_empty(), "operands of every mux");
+fn muxes_by_avx2<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
+    assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
     let base: *mut __m256i = operands.as_mut_ptr().cast();
-    for mux in muxes {
-        // SAFETY: no operand is above `most`, up to which there are lanes of two vectors, aligned to 64 bytes.
+    for mux in steps.muxes() {
+        // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes of two vectors, aligned to 64 bytes.
         unsafe {
-            let of = |operand: u16| base.add(operand as usize * LANES * 2);
-            let (to, right, left, condition) = (of(mux.to), of(mux.right), of(mux.left), of(mux.condition));
+            let [to, right, left, condition] = mux.operands().map(|operand| base.add(operand * LANES * 2));
             for half in 0..LANES * 2 {
                 let (c, r, l) = (*condition.add(half), *right.add(half), *left.add(half));
-                *to.add(half) = _mm256_xor_si256(l, _mm256_and_si256(c, _mm256_xor_si256(l, r)));
+                *to.add(half) = _mm256_or_si256(_mm256_and_si256(c, r), _mm256_andnot_si256(c, l));
             }
         }
     }
@@ -168,65 +196,92 @@ fn muxes_by_avx2<const LANES: usize>(muxes: &[Mux], operands: &mut [Lane]) {
 
 #[target_feature(enable = "avx2")]
 fn bytes_of(bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]) {
-    // Byte i of a vector takes byte i / 8 of four, and of that bit i % 8.
-    let spread = _mm256_setr_epi8(
-        0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3,
-    );
-    let of_row = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    const NOTHING: Lane = Lane([0; 8]);
     for (lane, bytes) in bytes.as_chunks_mut::<512>().0.iter_mut().enumerate() {
-        for (quarter, bytes) in bytes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let mut sum = _mm256_setzero_si256();
-            for (operand, value) in bits {
-                let word = operands[*operand as usize * lanes + lane].0[quarter / 2];
-                let word = _mm256_set1_epi32((word >> (quarter % 2 * 32)) as i32);
-                let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, spread), of_row), of_row);
-                sum = _mm256_or_si256(sum, _mm256_and_si256(set, _mm256_set1_epi8(*value as i8)));
+        let mut planes = [&NOTHING; 8];
+        for (operand, value) in bits {
+            planes[value.trailing_zeros() as usize % 8] = &operands[*operand as usize * lanes + lane];
+        }
+        for (half, bytes) in bytes.as_chunks_mut::<256>().0.iter_mut().enumerate() {
+            // SAFETY: loads half of the 64 bytes of a plane.
+            let plane =
+                |bit: usize| unsafe { _mm256_load_si256(std::ptr::from_ref(planes[bit]).cast::<__m256i>().add(half)) };
+            for (pair, eights) in interleaved(std::array::from_fn(plane)).into_iter().enumerate() {
+                let of_rows = transposed(eights);
+                let (near, far) = (_mm256_castsi256_si128(of_rows), _mm256_extracti128_si256::<1>(of_rows));
+                // SAFETY: a pair is below 8; each stores 16 of the 256 bytes.
+                unsafe {
+                    _mm_storeu_si128(bytes.as_mut_ptr().add(16 * pair).cast(), near);
+                    _mm_storeu_si128(bytes.as_mut_ptr().add(128 + 16 * pair).cast(), far);
+                }
             }
-            // SAFETY: stores the 32 bytes.
-            unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), sum) };
         }
     }
 }
 
-/// The codes of 8 rows.
+/// Byte i of each of eight planes beside each other: vector `v` has those of i = 2v and 2v + 1, and in its upper half
+/// those of the planes' upper halves.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn codes8<T>(leaves: &Leaves<'_, T>, row: usize) -> __m256i {
-    let load = |bytes: &[u8]| {
-        let bytes: &[u8] = &bytes[row..row + 8];
-        // SAFETY: loads the 8 bytes.
-        _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+fn interleaved(planes: [__m256i; 8]) -> [__m256i; 8] {
+    let low8 = |i: usize| _mm256_unpacklo_epi8(planes[2 * i], planes[2 * i + 1]);
+    let high8 = |i: usize| _mm256_unpackhi_epi8(planes[2 * i], planes[2 * i + 1]);
+    let fours = |a, b, c, d| {
+        let (low, high) = (_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b));
+        let (low_of, high_of) = (_mm256_unpacklo_epi16(c, d), _mm256_unpackhi_epi16(c, d));
+        [
+            _mm256_unpacklo_epi32(low, low_of),
+            _mm256_unpackhi_epi32(low, low_of),
+            _mm256_unpacklo_epi32(high, high_of),
+            _mm256_unpackhi_epi32(high, high_of),
+        ]
     };
-    match leaves.high {
-        Some(high) => _mm256_or_si256(load(leaves.low), _mm256_slli_epi32::<8>(load(high))),
-        None => load(leaves.low),
+    let (low, high) = (fours(low8(0), low8(1), low8(2), low8(3)), fours(high8(0), high8(1), high8(2), high8(3)));
+    [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]]
+}
+
+/// Squares of 8 by 8 bits, mirrored: bit j of byte i goes to bit i of byte j (Hacker's Delight, 7-3).
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transposed(mut squares: __m256i) -> __m256i {
+    macro_rules! swap {
+        ($distance:literal, $mask:literal) => {
+            let differ = _mm256_xor_si256(squares, _mm256_srli_epi64::<$distance>(squares));
+            let differ = _mm256_and_si256(differ, _mm256_set1_epi64x($mask));
+            squares = _mm256_xor_si256(squares, _mm256_xor_si256(differ, _mm256_slli_epi64::<$distance>(differ)));
+        };
     }
+    swap!(7, 0x00AA_00AA_00AA_00AA);
+    swap!(14, 0x0000_CCCC_0000_CCCC);
+    swap!(28, 0x0000_0000_F0F0_F0F0);
+    squares
 }
 
 #[target_feature(enable = "avx2")]
 fn add64(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
-    for (block, sums) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let codes = codes8(leaves, 8 * block);
-        let at = sums.as_mut_ptr();
-        // SAFETY: every code is below the number of leaves, which the table has; 8 sums are loaded and stored.
+    let at = leaves.table.as_ptr();
+    for (block, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        // SAFETY: every code is below the number of leaves, which the table has; 4 sums are loaded and stored.
         unsafe {
-            let near = _mm256_i32gather_pd::<8>(leaves.table.as_ptr(), _mm256_castsi256_si128(codes));
-            let far = _mm256_i32gather_pd::<8>(leaves.table.as_ptr(), _mm256_extracti128_si256::<1>(codes));
-            _mm256_storeu_pd(at, _mm256_add_pd(_mm256_loadu_pd(at), near));
-            _mm256_storeu_pd(at.add(4), _mm256_add_pd(_mm256_loadu_pd(at.add(4)), far));
+            // Loads one by one: gathers are slower.
+            let leaf = |row: usize| at.add(leaves.code(4 * block + row));
+            let near = _mm_loadh_pd(_mm_load_sd(leaf(0)), leaf(1));
+            let far = _mm_loadh_pd(_mm_load_sd(leaf(2)), leaf(3));
+            let sum = _mm256_add_pd(_mm256_loadu_pd(sums.as_ptr()), _mm256_set_m128d(far, near));
+            _mm256_storeu_pd(sums.as_mut_ptr(), sum);
         }
     }
 }
 
 #[target_feature(enable = "avx2")]
 fn add32(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
-    for (block, sums) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let codes = codes8(leaves, 8 * block);
-        let at = sums.as_mut_ptr();
-        // SAFETY: every code is below the number of leaves, which the table has; 8 sums are loaded and stored.
+    let at = leaves.table.as_ptr();
+    for (block, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        // SAFETY: every code is below the number of leaves, which the table has; 4 sums are loaded and stored.
         unsafe {
-            let values = _mm256_i32gather_ps::<4>(leaves.table.as_ptr(), codes);
-            _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), values));
+            let leaf = |row: usize| *at.add(leaves.code(4 * block + row));
+            let of_rows = _mm_setr_ps(leaf(0), leaf(1), leaf(2), leaf(3));
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(_mm_loadu_ps(sums.as_ptr()), of_rows));
         }
     }
 }

@@ -12,7 +12,7 @@
 use std::arch::x86_64::*;
 
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, LEVELS, Mux};
+use crate::score::plan::{Condition, Cutoffs, LEVELS, Steps};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -52,14 +52,14 @@ impl Kernel for Avx512 {
         unsafe { conditions_of(conditions, planes, rows, out) }
     }
 
-    fn muxes(self, muxes: &[Mux], operands: &mut [Lane], lanes: usize) {
+    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
         // SAFETY: as above.
         match lanes {
-            1 => unsafe { muxes_of::<1>(muxes, operands) },
-            2 => unsafe { muxes_of::<2>(muxes, operands) },
-            4 => unsafe { muxes_of::<4>(muxes, operands) },
-            8 => unsafe { muxes_of::<8>(muxes, operands) },
-            _ => super::portable::muxes_of(muxes, operands, lanes),
+            1 => unsafe { muxes_of::<1>(steps, operands) },
+            2 => unsafe { muxes_of::<2>(steps, operands) },
+            4 => unsafe { muxes_of::<4>(steps, operands) },
+            8 => unsafe { muxes_of::<8>(steps, operands) },
+            _ => super::portable::muxes_of(steps, operands, lanes),
         }
     }
 
@@ -306,15 +306,13 @@ fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn muxes_of<const LANES: usize>(muxes: &[Mux], operands: &mut [Lane]) {
-    let most = muxes.iter().map(|m| m.to.max(m.right).max(m.left).max(m.condition)).max().unwrap_or(0);
-    assert!(operands.len() >= (most as usize + 1) * LANES || muxes.is_empty(), "operands of every mux");
+fn muxes_of<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
+    assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
     let base: *mut __m512i = operands.as_mut_ptr().cast();
-    for mux in muxes {
-        // SAFETY: no operand is above `most`, up to which there are lanes; a lane is aligned to 64 bytes.
+    for mux in steps.muxes() {
+        // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes; a lane is aligned to 64 bytes.
         unsafe {
-            let of = |operand: u16| base.add(operand as usize * LANES);
-            let (to, right, left, condition) = (of(mux.to), of(mux.right), of(mux.left), of(mux.condition));
+            let [to, right, left, condition] = mux.operands().map(|operand| base.add(operand * LANES));
             for lane in 0..LANES {
                 let (c, r, l) = (*condition.add(lane), *right.add(lane), *left.add(lane));
                 // condition ? right : left

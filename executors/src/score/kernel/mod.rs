@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::forest::{Forest, Precision, Tree, ZERO};
 use super::plan::{
-    CONDITIONS, Condition, Cutoffs, Mux, PAGE, Parity, Plan, Plane, TreePlan, Variant, padded as padded_table,
+    CONDITIONS, Condition, Cutoffs, PAGE, Parity, Plan, Plane, Steps, TreePlan, Variant, padded as padded_table,
 };
 
 /// 512 bits: what the widest instructions work on. Everything is padded to it.
@@ -39,7 +39,7 @@ trait Kernel: Copy {
     /// A bit a row for each condition.
     fn conditions(self, conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]);
     /// Computes operands; each has `lanes` lanes.
-    fn muxes(self, muxes: &[Mux], operands: &mut [Lane], lanes: usize);
+    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize);
     /// Bytes of which each bit is one of `operands`.
     fn bytes(self, bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]);
     /// Adds the leaf of each row to `sums`, which are in the order of [`place`](Self::place).
@@ -183,7 +183,7 @@ pub(super) fn margins(
 /// The most lanes of an operand.
 const LANES_MAX: usize = 8;
 /// Bytes of operands that a core's caches are taken to hold.
-const OPERAND_BYTES: usize = 4 << 20;
+const OPERAND_BYTES: usize = 8 << 20;
 
 /// All blocks of a call.
 struct Run<'a, K> {
@@ -254,7 +254,7 @@ impl<K: Kernel> Run<'_, K> {
             parity_of(parity, CONDITIONS + plan.conditions.len() + number, lanes, &mut arena.operands);
         }
         for tree in &plan.trees {
-            self.kernel.muxes(&plan.muxes[tree.muxes.clone()], &mut arena.operands, lanes);
+            self.kernel.muxes(plan.muxes.steps(tree.muxes.clone()), &mut arena.operands, lanes);
             self.kernel.bytes(&tree.low, &arena.operands, lanes, bytes_of_mut(&mut arena.low));
             if !tree.high.is_empty() {
                 self.kernel.bytes(&tree.high, &arena.operands, lanes, bytes_of_mut(&mut arena.high));

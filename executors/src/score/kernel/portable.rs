@@ -2,7 +2,7 @@
 //! over bits are such that compilers turn them into whatever vectors there are.
 
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, Mux};
+use crate::score::plan::{Condition, Cutoffs, Steps};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Portable;
@@ -34,8 +34,8 @@ impl Kernel for Portable {
         }
     }
 
-    fn muxes(self, muxes: &[Mux], operands: &mut [Lane], lanes: usize) {
-        muxes_of(muxes, operands, lanes);
+    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
+        muxes_of(steps, operands, lanes);
     }
 
     fn bytes(self, bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]) {
@@ -88,14 +88,15 @@ pub(super) fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes
 }
 
 #[inline(always)]
-pub(super) fn muxes_of(muxes: &[Mux], operands: &mut [Lane], lanes: usize) {
-    for mux in muxes {
+pub(super) fn muxes_of(steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
+    for mux in steps.muxes() {
+        let [to, right, left, condition] = mux.operands();
         for lane in 0..lanes {
-            let of = |operand: u16| operands[operand as usize * lanes + lane].0;
-            let (condition, right, left) = (of(mux.condition), of(mux.right), of(mux.left));
-            let to = &mut operands[mux.to as usize * lanes + lane].0;
+            let of = |operand: usize| operands[operand * lanes + lane].0;
+            let (c, r, l) = (of(condition), of(right), of(left));
+            let to = &mut operands[to * lanes + lane].0;
             for word in 0..8 {
-                to[word] = left[word] ^ (condition[word] & (left[word] ^ right[word]));
+                to[word] = l[word] ^ (c[word] & (l[word] ^ r[word]));
             }
         }
     }
