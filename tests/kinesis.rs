@@ -65,7 +65,8 @@ fn rows_that_are_put_are_read_as_a_table_and_landed_whole() {
     let emulator = start();
     let rows: String = (0..500).map(|n| format!("{{\"user_id\":{},\"amount\":{n}.5}}\n", n % 7)).collect();
     std::fs::write(folder.path().join("clicks.jsonl"), rows).unwrap();
-    let put = featurectl(folder.path(), &emulator, &["put", "clicks", "clicks.jsonl", "--key", "user_id", "-o", "json"]);
+    let put =
+        featurectl(folder.path(), &emulator, &["put", "clicks", "clicks.jsonl", "--key", "user_id", "-o", "json"]);
     assert!(put.status.success(), "{}", text(&put.stderr));
     let step: Value = serde_json::from_slice(&put.stdout).unwrap();
     assert_eq!((&step["figures"]["rows"], &step["figures"]["maybe_twice"]), (&500.into(), &0.into()));
@@ -98,7 +99,8 @@ fn what_is_wrong_with_a_stream_is_said_with_the_fix_and_without_secrets() {
     assert!(text(&missing.stderr).contains("none"), "{}", text(&missing.stderr));
     let key = featurectl(folder.path(), &emulator, &["put", "clicks", "a.jsonl", "--key", "m"]);
     assert_eq!(key.status.code(), Some(1), "{}", text(&key.stderr));
-    let job = "CREATE EXTERNAL TABLE c (n BIGINT) STORED AS JSON LOCATION 'kinesis://clicks' OPTIONS ('form' 'latest');\n";
+    let job =
+        "CREATE EXTERNAL TABLE c (n BIGINT) STORED AS JSON LOCATION 'kinesis://clicks' OPTIONS ('form' 'latest');\n";
     std::fs::write(folder.path().join("job.sql"), job).unwrap();
     let option = featurectl(folder.path(), &emulator, &["check", "job.sql"]);
     assert_eq!(option.status.code(), Some(1), "{}", text(&option.stdout));

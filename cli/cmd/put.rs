@@ -50,7 +50,8 @@ pub(super) async fn put(global: &Global, request: Request) -> Result<ExitCode> {
         _ => progress.event(&Event::Done(&step), global.output),
     }
     if report.maybe_twice > 0 {
-        let text = format!("{} records were put by calls without an answer: they may be there twice", report.maybe_twice);
+        let text =
+            format!("{} records were put by calls without an answer: they may be there twice", report.maybe_twice);
         render::warning(&text);
     }
     Ok(ExitCode::SUCCESS)
