@@ -7,6 +7,7 @@
 //! In the partition a byte 0 is written as `00 FF`, so the two zeros that end it sort before any longer partition;
 //! numbers are big-endian with the sign bit flipped. A range of tiles is then one range of keys.
 
+use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,13 +46,10 @@ impl EmbeddedStore {
     /// damaged, [`Invalid`](ErrorKind::Invalid) if it can't be written.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| unusable(e, &path))?;
+        if !path.exists() {
+            create(&path)?;
         }
-        let database = Database::create(&path).map_err(|e| open_error(e, &path))?;
-        let transaction = database.begin_write().map_err(|e| failed(e, &path))?;
-        transaction.open_table(TILES).map_err(|e| failed(e, &path))?;
-        transaction.commit().map_err(|e| failed(e, &path))?;
+        let database = open_tables(&path)?;
         Ok(Self { file: Arc::new(OpenFile::Write(database, path)) })
     }
 
@@ -72,6 +70,29 @@ impl EmbeddedStore {
         let database = database.map_err(|e| open_error(e, &path))?;
         Ok(Self { file: Arc::new(OpenFile::Read(database, path)) })
     }
+}
+
+/// Makes the file under another name and gives it its own when it is whole: redb fills a new file in several steps, and
+/// what a process killed between them leaves can't be opened. If another process was first, its file stays.
+fn create(path: &Path) -> Result<()> {
+    let place = |e| unusable(e, path);
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(place)?;
+    let new = tempfile::Builder::new().prefix(".online-").make_in(folder, |p| File::create_new(p)).map_err(place)?;
+    open_tables(new.path())?.close().map_err(|e| open_error(e, path))?;
+    match new.persist_noclobber(path) {
+        Err(e) if e.error.kind() != std::io::ErrorKind::AlreadyExists => Err(place(e.error)),
+        _ => File::open(folder).and_then(|f| f.sync_all()).map_err(place),
+    }
+}
+
+/// Opens a file of tiles for writing, or fills it if it is empty.
+fn open_tables(path: &Path) -> Result<Database> {
+    let database = Database::create(path).map_err(|e| open_error(e, path))?;
+    let transaction = database.begin_write().map_err(|e| failed(e, path))?;
+    transaction.open_table(TILES).map_err(|e| failed(e, path))?;
+    transaction.commit().map_err(|e| failed(e, path))?;
+    Ok(database)
 }
 
 /// Brings a file whose writer was killed back to its last commit, which redb does only when it may write.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use featurectl_core::{ErrorKind, OnlineStore, Tile, TileKey, TileRange};
@@ -138,18 +138,60 @@ async fn crash_child() {
 }
 
 #[tokio::test]
+async fn a_store_made_by_many_at_once_is_made_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("online.redb");
+    let made = std::thread::scope(|s| {
+        let all: Vec<_> = (0..8).map(|_| s.spawn(|| EmbeddedStore::open(&path))).collect();
+        all.into_iter().map(|t| t.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = made.into_iter().partition(Result::is_ok);
+    assert_eq!(made.len(), 1, "one holds it as long as all are alive");
+    for e in refused.into_iter().filter_map(Result::err) {
+        assert_eq!(e.kind(), ErrorKind::Conflict, "{e}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("its entries").count(), 1, "nothing is left of the others");
+}
+
+fn start_child(path: &Path, first: u64) -> Child {
+    Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "crash_child", "--nocapture"])
+        .env(CHILD, path)
+        .env("FEATURECTL_TEST_FIRST", first.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child")
+}
+
+#[tokio::test]
+async fn a_store_whose_maker_was_killed_is_whole_or_not_there() {
+    for kill in 0..20 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("online.redb");
+        let mut child = start_child(&path, 1);
+        while std::fs::read_dir(folder.path()).expect("its entries").next().is_none() {
+            assert!(child.try_wait().expect("its state").is_none(), "it ended before it made a file");
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_micros(kill * 250));
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+        match EmbeddedStore::open_read_only(&path) {
+            Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "kill {kill}: {e}"),
+            Ok(store) => drop(store.read(&[everything()], 0).await.expect("a whole store can be read")),
+        }
+        let store = EmbeddedStore::open(&path).expect("a store, made anew or as it was");
+        store.put(vec![tile(0, 0)]).await.expect("a write");
+    }
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("online.redb");
     let mut acked = 0;
     for kill in 0..22u64 {
-        let mut child = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", "crash_child", "--nocapture"])
-            .env(CHILD, &path)
-            .env("FEATURECTL_TEST_FIRST", (acked + 1).to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a child");
+        let mut child = start_child(&path, acked + 1);
         let out = BufReader::new(child.stdout.take().expect("its output"));
         let reader = std::thread::spawn(move || {
             let number = |line: String| line.rsplit_once("acked ").and_then(|(_, n)| n.trim().parse::<u64>().ok());
@@ -160,7 +202,10 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         child.wait().expect("it ends");
         acked = reader.join().expect("its lines").unwrap_or(acked);
         let open = |path| if kill % 2 == 0 { EmbeddedStore::open_read_only(path) } else { EmbeddedStore::open(path) };
-        let store = open(&path).expect("the store opens after a kill, also for a reader");
+        let store = match open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound && acked == 0 => continue,
+            opened => opened.expect("the store opens after a kill, also for a reader"),
+        };
         let range = TileRange { partition: b"crash".to_vec(), length: 10, start: 1000, end: (acked as i64 + 1) * 1000 };
         let found = store.read(&[range], 0).await.expect("a read").remove(0);
         let wanted: Vec<Tile> = (1..=acked).flat_map(|batch| (0..100).map(move |i| tile(batch, i))).collect();
