@@ -17,6 +17,8 @@ use datafusion::error::Result;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use crate::aggregate::put_where_not;
+
 /// A row that belongs to no group, since a key of it is NULL.
 const NONE: u32 = u32::MAX;
 
@@ -88,8 +90,7 @@ impl Keys {
                 values.intern(keys, scratch)?;
                 out.extend(scratch.iter().map(|g| *g as u32));
                 for nulls in keys.iter().filter_map(|k| k.logical_nulls()) {
-                    let valid = out[first..].iter_mut().zip(&nulls);
-                    valid.filter(|(_, valid)| !valid).for_each(|(group, _)| *group = NONE);
+                    put_where_not(nulls.inner(), NONE, &mut out[first..]);
                 }
             }
         }

@@ -236,7 +236,7 @@ fn unit_of(values: &[f64]) -> Option<i32> {
 }
 
 /// Sets each value whose bit is not set.
-pub(super) fn put_where_not<T: Copy>(counted: &BooleanBuffer, value: T, values: &mut [T]) {
+pub(crate) fn put_where_not<T: Copy>(counted: &BooleanBuffer, value: T, values: &mut [T]) {
     for (word, values) in counted.bit_chunks().iter_padded().zip(values.chunks_mut(64)) {
         let mut unset = !word;
         while unset != 0 {

@@ -34,7 +34,7 @@ use arrow::datatypes::DataType;
 
 pub(crate) use functions::retractable;
 pub use functions::{AggregateFunction, Arg, Functions};
-pub(crate) use kernels::Memo;
+pub(crate) use kernels::{Memo, put_where_not};
 
 use crate::Result;
 use crate::definition::Micros;

@@ -37,7 +37,7 @@ use super::node::{AsOfNode, MatchOp};
 use super::reach::Reach;
 use super::sweep;
 use super::time::{ordinals, to_micros};
-use crate::aggregate::Memo;
+use crate::aggregate::{Memo, put_where_not};
 use crate::definition::{Feature, FeatureSource, FeatureView, Window};
 use crate::grouped::{Keys, Order, concatenate};
 use crate::partition::{Input, Rows, columns, evaluate_by_key};
@@ -515,7 +515,7 @@ fn without_time(of: &mut [u32], times: &[Int64Array], group: u32) {
     for piece in times {
         let rows = &mut of[row..row + piece.len()];
         if let Some(nulls) = piece.nulls() {
-            rows.iter_mut().zip(nulls).filter(|(_, valid)| !valid).for_each(|(g, _)| *g = group);
+            put_where_not(nulls.inner(), group, rows);
         }
         row += piece.len();
     }
