@@ -16,6 +16,8 @@ use async_trait::async_trait;
 use featurectl_core::{Error, ErrorKind, OnlineStore, Position, Result, Tile, TileKey, TileRange};
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
+use crate::keys::{escaped, number, sortable};
+
 const TILES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tiles");
 /// First byte of every value.
 const FORMAT: u8 = 1;
@@ -277,22 +279,11 @@ fn damaged(e: impl std::fmt::Display, path: &Path) -> Error {
     Error::new(ErrorKind::Data, text)
 }
 
-fn escaped(partition: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(partition.len() + 32);
-    for byte in partition {
-        out.push(*byte);
-        if *byte == 0 {
-            out.push(0xFF);
-        }
-    }
-    out
-}
-
 fn head(partition: &[u8], length: i64, start: i64) -> Vec<u8> {
     let mut key = escaped(partition);
     key.extend([0, 0]);
-    key.extend((length ^ i64::MIN).to_be_bytes());
-    key.extend((start ^ i64::MIN).to_be_bytes());
+    key.extend(sortable(length));
+    key.extend(sortable(start));
     key
 }
 
@@ -313,7 +304,7 @@ fn decode_key(range: &TileRange, key: &[u8]) -> Option<TileKey> {
     Some(TileKey {
         partition: range.partition.clone(),
         length: range.length,
-        start: i64::from_be_bytes(*start) ^ i64::MIN,
+        start: number(*start),
         writer: String::from_utf8(writer.to_vec()).ok()?,
     })
 }

@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod dynamodb;
 mod embedded;
+mod keys;
 mod offline;
 mod registry;
 mod serving;

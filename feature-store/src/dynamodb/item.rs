@@ -13,6 +13,8 @@
 
 use featurectl_core::{Error, Position, Result, Tile, TileKey};
 
+use crate::keys::{escaped, number, sortable};
+
 /// Version of the layout, in every item.
 const FORMAT: &str = "1";
 /// First byte of the partition key of tiles.
@@ -88,14 +90,15 @@ pub fn encode(tile: &Tile) -> Result<Vec<Item>> {
 pub fn decode(header: Item, parts: &[Item]) -> Result<Option<Tile>> {
     let damaged = || Error::data("an item of the online table is no tile of this version: MATERIALIZE again");
     let (kind, partition) = header.pk.split_first().ok_or_else(damaged)?;
-    let (numbers, writer) = header.sk.split_at_checked(NUMBERS).ok_or_else(damaged)?;
+    let (length, rest) = header.sk.split_first_chunk().ok_or_else(damaged)?;
+    let (start, writer) = rest.split_first_chunk().ok_or_else(damaged)?;
     let (Some(position), Some(last_event), TILES) = (header.position, header.last_event, *kind) else {
         return Err(damaged());
     };
     let key = TileKey {
         partition: partition.to_vec(),
-        length: number(&numbers[..8]),
-        start: number(&numbers[8..]),
+        length: number(*length),
+        start: number(*start),
         writer: String::from_utf8(writer.to_vec()).map_err(|_| damaged())?,
     };
     let own = |(number, part): (usize, &Item)| part.sk == part_key(&key, position, number as u32);
@@ -139,12 +142,7 @@ fn partition_key(kind: u8, partition: &[u8]) -> Vec<u8> {
 /// The sort key of a part; the writer is escaped so that no two writers and positions give the same bytes.
 fn part_key(key: &TileKey, position: Position, number: u32) -> Vec<u8> {
     let mut bytes = sort_key_of_start(key.length, key.start).to_vec();
-    for byte in key.writer.bytes() {
-        bytes.push(byte);
-        if byte == 0 {
-            bytes.push(0xFF);
-        }
-    }
+    bytes.extend(escaped(key.writer.as_bytes()));
     bytes.extend([0, 0]);
     bytes.extend(position.0);
     bytes.extend(number.to_be_bytes());
@@ -163,16 +161,6 @@ fn check_keys(item: &Item) -> Result<()> {
         return Err(Error::invalid(text));
     }
     Ok(())
-}
-
-/// Big-endian bytes that sort as the numbers do.
-fn sortable(n: i64) -> [u8; 8] {
-    ((n as u64) ^ (1 << 63)).to_be_bytes()
-}
-
-/// The inverse of [`sortable`]; `bytes` are eight.
-fn number(bytes: &[u8]) -> i64 {
-    (u64::from_be_bytes(std::array::from_fn(|i| bytes[i])) ^ (1 << 63)) as i64
 }
 
 #[cfg(test)]
