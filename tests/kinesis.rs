@@ -1,57 +1,33 @@
 //! A stream by the command line: rows are put, read as a table, and landed.
 
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
+use server::Server;
 
-/// kinesis-local with a stream `clicks` of two shards. It ends when its pipe does.
-struct Emulator {
-    child: Child,
-    endpoint: String,
-}
+#[path = "../connectors/tests/kinesis/server.rs"]
+mod server;
 
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn start() -> Emulator {
-    let folder = std::env::var_os("FEATURECTL_KINESIS_LOCAL").expect("run ./test, which installs kinesis-local");
-    let folder = PathBuf::from(folder).join("node_modules/kinesis-local");
-    let (port, tls_port) = (free_port(), free_port());
-    let mut command = Command::new("node");
-    command.arg("-r").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/connectors/tests/kinesis/loopback.js"));
-    command.arg(folder.join("main.js"));
-    command.env("KINESIS_MOCK_CERT_PATH", folder.join("server.json"));
-    command.env("KINESIS_MOCK_PLAIN_PORT", port.to_string()).env("KINESIS_MOCK_TLS_PORT", tls_port.to_string());
-    command.env("INITIALIZE_STREAMS", "clicks:2").env("CREATE_STREAM_DURATION", "5ms").env("LOG_LEVEL", "ERROR");
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let emulator = Emulator { child, endpoint: format!("http://127.0.0.1:{port}") };
-    let mut tries = (0..600).map(|_| std::thread::sleep(Duration::from_millis(50)));
-    assert!(tries.any(|()| TcpStream::connect(("127.0.0.1", port)).is_ok()), "kinesis-local does not answer");
+/// kinesis-local with a stream `clicks` of two shards.
+fn start() -> Server {
+    let loopback = concat!(env!("CARGO_MANIFEST_DIR"), "/connectors/tests/kinesis/loopback.js");
+    let server = Server::start(loopback, &[("INITIALIZE_STREAMS", "clicks:2")]);
     // The stream is made after the port is open.
     std::thread::sleep(Duration::from_secs(1));
-    emulator
+    server
 }
 
 const SECRET: &str = "c0ffee-the-secret-key";
 
-fn featurectl(folder: &Path, emulator: &Emulator, args: &[&str]) -> Output {
+fn featurectl(folder: &Path, emulator: &Server, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_featurectl"));
     command.current_dir(folder).args(args);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
         command.env_remove(name);
     }
-    command.env("AWS_ENDPOINT_URL_KINESIS", &emulator.endpoint).env("AWS_REGION", "us-east-1");
+    command.env("AWS_ENDPOINT_URL_KINESIS", emulator.endpoint()).env("AWS_REGION", "us-east-1");
     command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", SECRET).output().unwrap()
 }
 

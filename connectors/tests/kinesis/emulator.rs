@@ -1,9 +1,6 @@
 //! One emulator a test process, and streams in it.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,52 +13,16 @@ use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard, StreamStatus};
 use featurectl_connectors::kinesis::{Bound, Delivery, Kinesis, Limits, Range, Reader, Record};
 use featurectl_core::Result;
 
-struct Server {
-    /// Its pipe ends with this process, and the server with the pipe.
-    _child: Child,
-    endpoint: String,
-}
+use super::server::Server;
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| (0..5).find_map(|_| start()).expect("kinesis-local does not answer"))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn start() -> Option<Server> {
-    let folder = std::env::var_os("FEATURECTL_KINESIS_LOCAL").expect("run ./test, which installs kinesis-local");
-    let folder = PathBuf::from(folder).join("node_modules/kinesis-local");
-    let (port, tls_port) = (free_port(), free_port());
-    let mut command = Command::new("node");
-    command.arg("-r").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kinesis/loopback.js"));
-    command.arg(folder.join("main.js"));
-    command.env("KINESIS_MOCK_CERT_PATH", folder.join("server.json"));
-    command.env("KINESIS_MOCK_PLAIN_PORT", port.to_string()).env("KINESIS_MOCK_TLS_PORT", tls_port.to_string());
-    command.env("SHARD_LIMIT", "100000").env("LOG_LEVEL", "ERROR");
-    for transition in ["CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS", "UPDATE_SHARD_COUNT"] {
-        command.env(format!("{transition}_DURATION"), "5ms");
-    }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    for _ in 0..600 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Some(Server { _child: child, endpoint: format!("http://127.0.0.1:{port}") });
-        }
-        if child.try_wait().unwrap().is_some() {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    None
+    SERVER.get_or_init(|| Server::start(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kinesis/loopback.js"), &[]))
 }
 
 /// Address of the emulator.
 pub fn endpoint() -> String {
-    server().endpoint.clone()
+    server().endpoint().to_string()
 }
 
 fn config(endpoint: &str) -> aws_config::SdkConfig {

@@ -8,4 +8,5 @@ mod histories;
 mod proxy;
 mod putting;
 mod reading;
+mod server;
 mod tables;
