@@ -83,33 +83,7 @@ def avro():
     ])
 
 
-PROTO = """
-syntax = "proto3";
-package shop;
-import "google/protobuf/timestamp.proto";
-import "google/protobuf/wrappers.proto";
-message Other { string name = 1; }
-message Order {
-  enum State { UNKNOWN = 0; PAID = 1; }
-  message Item { string sku = 1; uint32 count = 2; }
-  int64 id = 1;
-  optional double total = 2;
-  State state = 3;
-  repeated Item items = 4;
-  map<string, sint64> tags = 5;
-  google.protobuf.Timestamp at = 6;
-  google.protobuf.StringValue note = 7;
-  bytes raw = 8;
-  Other other = 9;
-  Order parent = 10;
-  oneof paid { bool cash = 11; fixed64 card = 12; }
-  repeated float ratings = 13;
-}
-"""
-
-
 def protobuf():
-    (here / "shop.proto").write_text(PROTO.lstrip())
     from grpc_tools import protoc
     import grpc_tools
     include = str(Path(grpc_tools.__file__).parent / "_proto")
