@@ -93,7 +93,7 @@ impl Session {
         let relations = Arc::new(FeatureRelations::default());
         let ctx = local(&project.options, Arc::clone(&relations), planners)?;
         connectors::register_formats(&ctx);
-        connectors::kinesis::register_streams(&ctx, &project.root, None);
+        connectors::kinesis::register_streams(&ctx, &project.root);
         let models = Arc::new(ModelSet::new(&project.root));
         Output::ALL.into_iter().for_each(|output| ctx.register_udf(predict_udf(Arc::clone(&models), output)));
         for function in &extensions.functions {

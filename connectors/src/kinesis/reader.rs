@@ -29,9 +29,9 @@ const WAITING_MAX: usize = 4;
 /// Where a read starts and ends. `Default` is all that is in the stream now.
 #[derive(Debug, Clone, Default)]
 pub struct Range {
-    /// `None`: with the oldest record.
+    /// [`Whole`](Bound::Whole): with the oldest record.
     pub from: Bound,
-    /// `None`: with what arrived before the read started.
+    /// [`Whole`](Bound::Whole): with what arrived before the read started.
     pub to: Bound,
 }
 

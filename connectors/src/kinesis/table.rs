@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_config::SdkConfig;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
@@ -28,15 +27,14 @@ use super::scan::StreamTable;
 /// Formats in which a stream may be stored.
 const FORMATS: [&str; 4] = ["JSON", "CSV", "AVRO", "PROTOBUF"];
 
-/// Makes `LOCATION 'kinesis://…'` known to a session. Paths in options are relative to `root`. `config` says how AWS is
-/// reached; `None`: by the standard configuration chain.
-pub fn register_streams(ctx: &SessionContext, root: &Path, config: Option<SdkConfig>) {
+/// Makes `LOCATION 'kinesis://…'` known to a session. Paths in options are relative to `root`.
+pub fn register_streams(ctx: &SessionContext, root: &Path) {
     let state = ctx.state_ref();
     let mut state = state.write();
     let factories = state.table_factories_mut();
     for format in FORMATS {
         let files = factories.get(format).cloned();
-        let streams = Streams { root: root.to_path_buf(), config: config.clone(), files };
+        let streams = Streams { root: root.to_path_buf(), files };
         factories.insert(format.into(), Arc::new(streams));
     }
 }
@@ -45,7 +43,6 @@ pub fn register_streams(ctx: &SessionContext, root: &Path, config: Option<SdkCon
 #[derive(Debug)]
 struct Streams {
     root: PathBuf,
-    config: Option<SdkConfig>,
     files: Option<Arc<dyn TableProviderFactory>>,
 }
 
@@ -72,7 +69,7 @@ impl TableProviderFactory for Streams {
         let declared: SchemaRef = Arc::clone(cmd.schema.inner());
         let table = StreamTable::new(location, &cmd.file_type, &declared, &cmd.options, &self.root)?;
         let schema = table.schema().clone();
-        let stretch = Stretch { table: Arc::new(table), schema: schema.clone(), config: self.config.clone() };
+        let stretch = Stretch { table: Arc::new(table), schema: schema.clone() };
         Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(stretch)])?))
     }
 }
@@ -82,7 +79,6 @@ impl TableProviderFactory for Streams {
 struct Stretch {
     table: Arc<StreamTable>,
     schema: SchemaRef,
-    config: Option<SdkConfig>,
 }
 
 impl PartitionStream for Stretch {
@@ -91,14 +87,9 @@ impl PartitionStream for Stretch {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (table, config) = (Arc::clone(&self.table), self.config.clone());
+        let table = Arc::clone(&self.table);
         let rows = stream::once(async move {
-            let kinesis = match config {
-                Some(config) if table.access.profile.is_none() => {
-                    Kinesis::new(&table.access.on_top_of(&config), &table.stream)
-                }
-                _ => Kinesis::connect(&table.stream, &table.access).await,
-            };
+            let kinesis = Kinesis::connect(&table.stream, &table.access).await;
             table.rows(kinesis)
         });
         let rows = rows.flatten().map_err(DataFusionError::from);
