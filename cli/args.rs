@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use featurectl_executors::cluster::Address;
 
 /// Feature engineering for machine learning: defined once in SQL, computed by one engine everywhere.
 #[derive(Debug, Parser)]
@@ -75,9 +76,27 @@ pub enum Verb {
         job: PathBuf,
     },
     /// Run a job: fill the stores, train, score; what has not changed is not done again
+    #[command(after_help = "\
+On a cluster all its machines must see the job's files and the store under the same paths.
+Example: featurectl run job.sql --cluster df://scheduler:50050")]
     Run {
         /// The job
         job: PathBuf,
+        /// The scheduler of a cluster to run it on [default: `cluster` of the profile, else this machine]
+        #[arg(long, value_name = "df://HOST:PORT", value_parser = address)]
+        cluster: Option<Address>,
+    },
+    /// Start the roles of a cluster, or look at one
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// Remove files that runs which failed left beside results
+    #[command(after_help = "\
+They are in no version of a table and in no output, so no reader has ever seen them. Nothing may write to the store while
+this runs: it holds the store's lock.")]
+    Vacuum {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Read the features of a service from the online store
     #[command(
@@ -159,6 +178,77 @@ Example: featurectl put clicks clicks.parquet --key user_id")]
     },
 }
 
+/// What to do with a cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// Run the scheduler: it cuts plans into tasks, gives them to executors, and tells drivers how far jobs are
+    #[command(after_help = "\
+Its port serves gRPC, a REST API (/api/state, /api/executors, /api/jobs) and metrics for Prometheus (/api/metrics), to
+anyone who can reach it: bind it to a private address.
+Example: featurectl cluster scheduler --bind 10.0.0.5")]
+    Scheduler {
+        /// The IP address to listen on
+        #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+        bind: String,
+        /// The port to listen on
+        #[arg(long, default_value_t = 50050)]
+        port: u16,
+    },
+    /// Run an executor: it takes tasks until it is told to end (SIGTERM), then finishes those under way
+    #[command(after_help = "Example: featurectl cluster executor --scheduler 10.0.0.5:50050 --bind 10.0.0.6")]
+    Executor {
+        /// The scheduler
+        #[arg(long, value_name = "HOST:PORT", value_parser = scheduler)]
+        scheduler: Address,
+        /// The IP address to listen on
+        #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+        bind: String,
+        /// The host by which the other roles reach this one [default: the address that it reaches the scheduler from]
+        #[arg(long, value_name = "HOST")]
+        advertise: Option<String>,
+        /// The port that others fetch rows from
+        #[arg(long, default_value_t = 50051)]
+        port: u16,
+        /// The port that the scheduler sends tasks to
+        #[arg(long, default_value_t = 50052)]
+        grpc_port: u16,
+        /// Tasks at once [default: one a core]
+        #[arg(long, value_name = "N")]
+        threads: Option<usize>,
+        /// Memory for the operators of all tasks, MiB [default: 70 % of the machine's]
+        #[arg(long, value_name = "N")]
+        memory_mb: Option<u64>,
+        /// The folder of shuffle and spill files [default: one in the folder of temporary files]
+        #[arg(long, value_name = "DIR")]
+        work_dir: Option<PathBuf>,
+        /// How long tasks may go on after SIGTERM, seconds
+        #[arg(long, value_name = "N", default_value_t = 90)]
+        drain_seconds: u64,
+    },
+    /// Run a whole cluster on this machine, to try it: a scheduler and executors as processes of their own
+    #[command(after_help = "Example: featurectl cluster up --executors 2 --threads 1")]
+    Up {
+        /// How many executors
+        #[arg(long, value_name = "N", default_value_t = 2)]
+        executors: u16,
+        /// Tasks that each takes at once [default: the cores, shared out]
+        #[arg(long, value_name = "N")]
+        threads: Option<usize>,
+        /// Memory for the operators of each, MiB [default: 70 % of the machine's, shared out]
+        #[arg(long, value_name = "N")]
+        memory_mb: Option<u64>,
+        /// The scheduler's port; executors take the ones after it
+        #[arg(long, default_value_t = 50050)]
+        port: u16,
+    },
+    /// Show a cluster's executors and its jobs of late
+    Status {
+        /// The scheduler
+        #[arg(value_name = "df://HOST:PORT", value_parser = address)]
+        cluster: Address,
+    },
+}
+
 /// What `score` asks of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Asked {
@@ -197,5 +287,16 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
         _ => Err("write NAME=VALUE".into()),
+    }
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    Address::parse(text).map_err(|e| e.to_string())
+}
+
+fn scheduler(text: &str) -> Result<Address, String> {
+    match text.contains("://") {
+        true => address(text),
+        false => address(&format!("df://{text}")).map_err(|_| "write HOST:PORT".into()),
     }
 }

@@ -33,6 +33,7 @@ pub use featurectl_core::aggregate::{AggregateFunction, Aggregation, Aggregator,
 pub use featurectl_core::tile::Tiles;
 pub use featurectl_core::{Diagnostic, Error, ErrorKind, FeatureView, Result, Severity, Source, Span};
 pub use featurectl_executors::LocalOptions;
+pub use featurectl_executors::cluster::Address;
 pub use project::Project;
 pub use run::{Event, RunReport, Step};
 pub use session::{Extensions, Job, Session};

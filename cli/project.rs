@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use featurectl_core::{Error, Result, closest};
 use featurectl_executors::LocalOptions;
+use featurectl_executors::cluster::Address;
 use serde::Deserialize;
 
 const FILE: &str = "featurectl.toml";
@@ -21,6 +22,8 @@ pub struct Project {
     pub variables: BTreeMap<String, String>,
     /// Threads and memory.
     pub options: LocalOptions,
+    /// The cluster that jobs run on; `None`: this machine.
+    pub cluster: Option<Address>,
     /// Whether nothing may be kept.
     pub(crate) ephemeral: bool,
 }
@@ -40,6 +43,7 @@ struct Profile {
     store: Option<PathBuf>,
     threads: Option<usize>,
     memory_mb: Option<usize>,
+    cluster: Option<String>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -54,7 +58,7 @@ impl Project {
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let (variables, options) = (BTreeMap::new(), LocalOptions::default());
-        Self { store: root.join(".featurectl"), root, variables, options, ephemeral: false }
+        Self { store: root.join(".featurectl"), root, variables, options, cluster: None, ephemeral: false }
     }
 
     /// The project of a folder: that of the nearest `featurectl.toml` at or above it, or else the folder itself.
@@ -95,7 +99,9 @@ impl Project {
             }
         };
         let project = Self::at(file.parent().unwrap_or(Path::new(".")));
+        let cluster = chosen.cluster.as_deref().map(Address::parse).transpose();
         Ok(Self {
+            cluster: cluster.map_err(|e| e.context(format!("{}: profile `{name}`: cluster", file.display())))?,
             store: chosen.store.map_or(project.store, |s| project.root.join(s)),
             options: LocalOptions { threads: chosen.threads, memory_bytes: chosen.memory_mb.map(|m| m << 20) },
             variables: chosen.variables,

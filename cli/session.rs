@@ -16,10 +16,12 @@ use featurectl_core::asof::{FeatureRelations, Serve};
 use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
 use featurectl_core::{Diagnostic, Error, FeatureView, OnlineStore, Result, Source};
-use featurectl_executors::score::{Model, ModelSet, Output, Scorer, predict_udf};
+use featurectl_executors::score::{ModelSet, Output, predict_udf};
+use featurectl_executors::cluster::{self, Progress, Role, Status};
 use featurectl_executors::{SharedExtensionPlanner, local};
 use featurectl_feature_store::{EmbeddedStore, Entry, OfflineStore, OnlinePlanner, Registry};
 use featurectl_trainer_bridge::HYPERPARAMETERS;
+use tokio::sync::watch;
 
 use crate::project::Project;
 use crate::run::{Event, RunReport};
@@ -31,6 +33,15 @@ pub struct Extensions {
     pub functions: Vec<ScalarUDF>,
     /// Aggregations for feature views.
     pub aggregations: Vec<AggregateFunction>,
+}
+
+impl Extensions {
+    /// What the roles of a cluster must know of them.
+    pub(crate) fn role(&self) -> Role {
+        let mut aggregations = Functions::default();
+        self.aggregations.iter().for_each(|a| aggregations.insert(a.clone()));
+        Role { scalar: self.functions.clone(), aggregations }
+    }
 }
 
 /// A checked job.
@@ -55,7 +66,12 @@ impl Job {
 
 /// One engine with a project's stores behind it.
 pub struct Session {
+    /// Where plans run: here, or on a cluster.
     pub(crate) ctx: SessionContext,
+    /// Where plans run that only the driver has the data of, such as offline tables.
+    pub(crate) here: SessionContext,
+    /// How far the job is that a cluster works at.
+    pub(crate) progress: watch::Receiver<Option<Progress>>,
     pub(crate) project: Project,
     pub(crate) models: Arc<ModelSet>,
     pub(crate) registry: Registry,
@@ -71,7 +87,19 @@ impl Session {
     ///
     /// Errors: [`Data`](featurectl_core::ErrorKind::Data) for a damaged registry.
     pub fn open(project: Project, extensions: &Extensions) -> Result<Self> {
-        Self::build(project, extensions, Serve::Offline, vec![])
+        Self::build(project, extensions, Serve::Offline, vec![], None)
+    }
+
+    /// Like [`open`](Self::open), but plans run on the cluster that the project names, if it names one.
+    ///
+    /// Errors: beside those of `open`, [`Unavailable`](featurectl_core::ErrorKind::Unavailable) if no scheduler answers,
+    /// [`Invalid`](featurectl_core::ErrorKind::Invalid) if it has no executor, or a role is of another version.
+    pub async fn connect(project: Project, extensions: &Extensions) -> Result<Self> {
+        let status = match &project.cluster {
+            Some(address) => Some(address.connect().await?),
+            None => None,
+        };
+        Self::build(project, extensions, Serve::Offline, vec![], status.as_ref())
     }
 
     /// A session in which feature views are read from the online store; definitions come from the registry.
@@ -79,7 +107,7 @@ impl Session {
     /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if nothing was materialized.
     pub async fn open_serving(project: Project, extensions: &Extensions) -> Result<Self> {
         let store: Arc<dyn OnlineStore> = Arc::new(EmbeddedStore::open_read_only(online_path(&project.store))?);
-        let session = Self::build(project, extensions, Serve::Online, vec![Arc::new(OnlinePlanner(store))])?;
+        let session = Self::build(project, extensions, Serve::Online, vec![Arc::new(OnlinePlanner(store))], None)?;
         session.replay().await?;
         Ok(session)
     }
@@ -89,9 +117,17 @@ impl Session {
         extensions: &Extensions,
         serve: Serve,
         planners: Vec<SharedExtensionPlanner>,
+        cluster: Option<&Status>,
     ) -> Result<Self> {
         let relations = Arc::new(FeatureRelations::default());
-        let ctx = local(&project.options, Arc::clone(&relations), planners)?;
+        let here = local(&project.options, Arc::clone(&relations), planners.clone())?;
+        let (told, progress) = watch::channel(None);
+        let ctx = match (&project.cluster, cluster) {
+            (Some(address), Some(status)) => {
+                cluster::session(address, status, &project.options, Arc::clone(&relations), planners, told)?
+            }
+            _ => here.clone(),
+        };
         connectors::register_formats(&ctx);
         connectors::kinesis::register_streams(&ctx, &project.root);
         let models = Arc::new(ModelSet::new(&project.root));
@@ -99,16 +135,20 @@ impl Session {
         for function in &extensions.functions {
             ctx.register_udf(function.clone());
         }
-        let mut functions = Functions::default();
-        extensions.aggregations.iter().for_each(|a| functions.insert(a.clone()));
+        let functions = extensions.role().aggregations;
         let registry = Registry::new(project.store.join("registry"));
         for entry in registry.list(ObjectKind::Model)? {
             if let Some(path) = model_path(&project.store, &entry).filter(|p| p.is_file()) {
-                models.insert(Arc::new(Scorer::new(Model::load(&entry.name, &path)?)))?;
+                models.insert_file(&entry.name, &path)?;
             }
         }
         let offline = OfflineStore::new(project.store.join("offline"));
-        Ok(Self { ctx, project, models, registry, offline, relations, functions, serve, known: Mutex::default() })
+        Ok(Self { ctx, here, progress, project, models, registry, offline, relations, functions, serve, known: Mutex::default() })
+    }
+
+    /// Whether plans run on a cluster.
+    pub(crate) fn is_remote(&self) -> bool {
+        !Arc::ptr_eq(&self.ctx.state_ref(), &self.here.state_ref())
     }
 
     /// The DataFusion session, to register tables of one's own.

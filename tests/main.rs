@@ -2,6 +2,7 @@
 
 mod backfill;
 mod cli;
+mod cluster;
 mod crates;
 mod diagnostics;
 mod engine;

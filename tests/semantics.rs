@@ -40,6 +40,11 @@ fn cells(batch: &RecordBatch) -> Vec<Vec<String>> {
 
 #[test]
 fn sql_means_what_the_files_say() {
+    every_file(async |project| Session::open(project, &Extensions::default()));
+}
+
+/// Runs every file in sessions that `open` makes.
+pub(crate) fn every_file<F: Future<Output = Result<Session, Error>>>(open: impl Fn(Project) -> F) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut files: Vec<_> =
@@ -54,7 +59,7 @@ fn sql_means_what_the_files_say() {
             project.store = store.path().into();
             project
         };
-        let mut runner = Runner::new(|| async { Ok(Engine(Session::open(project(), &Extensions::default())?)) });
+        let mut runner = Runner::new(|| async { Ok(Engine(open(project()).await?)) });
         if std::env::var_os("UPDATE_SLT").is_some() {
             let rewritten = runtime.block_on(runner.update_test_file(
                 &file,

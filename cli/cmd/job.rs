@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use featurectl_core::Result;
+use featurectl_executors::cluster::Address;
 
 use super::project;
 use crate::args::{Global, Output};
+use crate::project::Project;
 use crate::render::{self, Progress};
 use crate::run::Event;
 use crate::session::{Extensions, Job, Session};
@@ -29,7 +31,10 @@ pub(super) fn report(job: &Job, global: &Global) -> ExitCode {
 }
 
 pub(super) async fn open(global: &Global, extensions: &Extensions, path: &Path) -> Result<(Session, Job)> {
-    let session = Session::open(project(global, Some(path))?, extensions)?;
+    checked(global, Session::open(project(global, Some(path))?, extensions)?, path).await
+}
+
+async fn checked(global: &Global, session: Session, path: &Path) -> Result<(Session, Job)> {
     let started = Instant::now();
     let job = session.check_file(path, &global.set).await?;
     if job.is_valid() {
@@ -41,13 +46,26 @@ pub(super) async fn open(global: &Global, extensions: &Extensions, path: &Path) 
     Ok((session, job))
 }
 
-pub(super) async fn run(global: &Global, extensions: &Extensions, path: &Path) -> Result<ExitCode> {
-    let (session, job) = open(global, extensions, path).await?;
+pub(super) async fn run(
+    global: &Global,
+    extensions: &Extensions,
+    path: &Path,
+    cluster: Option<Address>,
+) -> Result<ExitCode> {
+    let project = project(global, Some(path))?;
+    let project = Project { cluster: cluster.or(project.cluster.clone()), ..project };
+    let place = project.cluster.as_ref().map(ToString::to_string);
+    let session = Session::connect(project, extensions).await?;
+    if let Some(place) = place {
+        render::status("Connected", &place);
+    }
+    let (session, job) = checked(global, session, path).await?;
     if !job.is_valid() {
         return Ok(report(&job, global));
     }
     render::diagnostics(&job);
     let progress = Progress::new();
+    let _watching = progress.watch(session.progress.clone());
     let mut print = |event: Event<'_>| progress.event(&event, global.output);
     let result = tokio::select! {
         result = session.run(&job, &mut print) => result,

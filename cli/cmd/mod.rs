@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+mod cluster;
 mod get;
 mod init;
 mod job;
@@ -8,6 +9,7 @@ mod plan;
 mod put;
 mod score;
 mod show;
+mod vacuum;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,7 +32,9 @@ pub(crate) async fn run(args: Args, extensions: &Extensions) -> Result<ExitCode>
         Verb::Init { folder } => init::init(&folder),
         Verb::Check { job } => job::check(global, extensions, &job).await,
         Verb::Plan { job } => plan::plan(global, extensions, &job).await,
-        Verb::Run { job } => job::run(global, extensions, &job).await,
+        Verb::Run { job, cluster } => job::run(global, extensions, &job, cluster).await,
+        Verb::Cluster(verb) => cluster::cluster(global, extensions, verb).await,
+        Verb::Vacuum { dry_run } => vacuum::vacuum(global, dry_run).await,
         Verb::Get { service, request, at } => get::get(global, extensions, &service, &request, at.as_deref()).await,
         Verb::Score { model, input, to, column, give } => {
             score::score(global, extensions, score::Request { model, input, to, column, give }).await

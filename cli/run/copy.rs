@@ -7,10 +7,12 @@ use datafusion::config::{ConfigFileType, TableOptions};
 use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
 use datafusion::prelude::SessionContext;
 use featurectl_core::check::Copy;
+use featurectl_core::sink::{Sink, SinkNode, WrittenFile};
 use featurectl_core::{Error, Lineage, Result, lineage};
 use serde::{Deserialize, Serialize};
 
 use super::{Run, hash, input_hash, thousands};
+use crate::project::Project;
 use crate::session::Session;
 
 /// What is kept of a written output.
@@ -87,14 +89,19 @@ impl Run<'_> {
         let staged =
             parent.join(format!(".{name}.part{}", if single { format!(".{}", copy.format) } else { String::new() }));
         remove(&staged).map_err(doing)?;
-        let rows = self.session.ctx.execute_logical_plan(copy.plan.clone()).await?;
-        let format = format_options(&self.session.ctx, copy)?;
-        let options =
-            DataFrameWriteOptions::new().with_single_file_output(single).with_partition_by(copy.partitioned_by.clone());
-        if !single {
-            std::fs::create_dir_all(&staged).map_err(doing)?;
-        }
-        let written = write_as(rows, format, &staged.display().to_string(), options).await;
+        let ctx = &self.session.ctx;
+        let format = format_options(ctx, copy)?;
+        let written = if self.session.is_remote() && matches!(format.current_format, Some(ConfigFileType::PARQUET)) {
+            write_parts(ctx, copy, &self.id, format, single, &staged).await
+        } else {
+            let rows = ctx.execute_logical_plan(copy.plan.clone()).await?;
+            let options = DataFrameWriteOptions::new();
+            let options = options.with_single_file_output(single).with_partition_by(copy.partitioned_by.clone());
+            if !single {
+                std::fs::create_dir_all(&staged).map_err(doing)?;
+            }
+            write_as(rows, format, &staged.display().to_string(), options).await
+        };
         let written = written.map_err(|e| e.context(format!("writing {}", target.display())));
         let rows = match written {
             Ok(rows) => rows,
@@ -165,6 +172,43 @@ async fn write_as(rows: DataFrame, format: TableOptions, path: &str, options: Da
     Ok(counts.iter().map(count).sum())
 }
 
+/// Writes Parquet files from all tasks of a cluster; what is in `staged` afterwards are the files of successful tasks.
+async fn write_parts(
+    ctx: &SessionContext,
+    copy: &Copy,
+    run_id: &str,
+    format: TableOptions,
+    single: bool,
+    staged: &Path,
+) -> Result<u64> {
+    let parts = staged.with_extension("parts");
+    remove(&parts)?;
+    std::fs::create_dir_all(&parts)?;
+    let sink = Sink {
+        folder: format!("{}/", parts.display()),
+        prefix: run_id.to_string(),
+        partition_by: copy.partitioned_by.clone(),
+        single,
+        options: format.parquet,
+    };
+    let plan = SinkNode::plan(copy.plan.clone(), sink)?;
+    let files = WrittenFile::from_rows(&ctx.execute_logical_plan(plan).await?.collect().await?)?;
+    match (single, files.as_slice()) {
+        (true, [file]) => std::fs::rename(parts.join(&file.path), staged)?,
+        (true, _) => return Err(Error::internal("one file was asked for")),
+        (false, _) => {
+            std::fs::create_dir_all(staged)?;
+            for file in &files {
+                let to = staged.join(&file.path);
+                to.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+                std::fs::rename(parts.join(&file.path), to)?;
+            }
+        }
+    }
+    remove(&parts)?;
+    Ok(files.iter().map(|f| f.rows).sum())
+}
+
 fn remove(path: &Path) -> std::io::Result<()> {
     let gone = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     match gone {
@@ -188,4 +232,42 @@ fn listing(path: &Path) -> Result<String> {
     }
     files.sort();
     Ok(hash(files.iter().map(String::as_str)))
+}
+
+/// The files, with their sizes in bytes, that killed runs left beside the outputs of earlier ones.
+pub(crate) fn leftovers(project: &Project) -> Result<Vec<(PathBuf, u64)>> {
+    let mut files = Vec::new();
+    let notes = match std::fs::read_dir(project.store.join("registry/output")) {
+        Ok(notes) => notes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(files),
+        Err(e) => return Err(e.into()),
+    };
+    for note in notes {
+        let Some(written) = std::fs::read(note?.path()).ok().and_then(|b| serde_json::from_slice::<Written>(&b).ok()) else {
+            continue;
+        };
+        let target = std::path::absolute(project.root.join(&written.target))?;
+        let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut open: Vec<PathBuf> = Vec::new();
+        for entry in target.parent().map_or_else(|| Path::new(".").read_dir(), Path::read_dir).into_iter().flatten() {
+            let path = entry?.path();
+            let found = path.file_name().unwrap_or_default().to_string_lossy();
+            if found.starts_with(&format!(".{name}.part")) {
+                open.push(path);
+            }
+        }
+        while let Some(at) = open.pop() {
+            if at.is_dir() {
+                for entry in std::fs::read_dir(&at)? {
+                    open.push(entry?.path());
+                }
+            } else {
+                let bytes = std::fs::metadata(&at)?.len();
+                files.push((at, bytes));
+            }
+        }
+    }
+    files.sort();
+    files.dedup();
+    Ok(files)
 }

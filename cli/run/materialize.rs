@@ -122,7 +122,7 @@ impl Run<'_> {
         let new = version.manifest.units.iter().filter(|u| before.is_none_or(|s| u.version > s.version));
         let new: Vec<Expr> = new.map(|u| lit(u.id.as_str())).collect();
         let provider = self.session.offline.read(&view.name).await?;
-        let rows = self.session.ctx.read_table(provider)?.filter(col(WRITER_COLUMN).in_list(new, false))?;
+        let rows = self.session.here.read_table(provider)?.filter(col(WRITER_COLUMN).in_list(new, false))?;
         let mut stream = rows.execute_stream().await?;
         let (mut held, mut count) = (Vec::new(), 0);
         while let Some(batch) = stream.next().await {

@@ -14,6 +14,7 @@ mod copy;
 mod materialize;
 mod train;
 
+pub(crate) use copy::leftovers;
 pub(crate) use train::describe_entry;
 
 use std::time::Instant;

@@ -59,7 +59,7 @@ impl Run<'_> {
         let session = self.session;
         let Some(entry) = session.registry.get(ObjectKind::Model, name)? else { return Ok(()) };
         match model_path(&session.project.store, &entry).filter(|p| p.is_file()) {
-            Some(path) => session.models.insert(Arc::new(score::Scorer::new(score::Model::load(name, &path)?))),
+            Some(path) => session.models.insert_file(name, &path),
             None => Ok(()),
         }
     }
@@ -107,7 +107,7 @@ impl Run<'_> {
             }
         }
         let sort = names.iter().map(|n| ident(n).sort(true, true)).collect();
-        let frame = self.session.ctx.read_table(provider)?;
+        let frame = self.session.here.read_table(provider)?;
         let frame = frame.select(names.iter().map(ident).collect::<Vec<_>>())?.sort(sort)?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
         Ok(concat_batches(&schema, &frame.collect().await?)?)

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Query;
 
-use crate::aggregate::{Aggregator, Events, Memo};
+use crate::aggregate::{Aggregator, Binding, Events, Memo};
 use crate::sql::Algorithm;
 use crate::{Error, Result};
 
@@ -101,6 +101,8 @@ impl Resolution {
 pub struct AggregateCall {
     /// The function, bound to its argument types.
     pub function: Arc<dyn Aggregator>,
+    /// What binds it again, in another process.
+    pub binding: Binding,
     /// Columns of [`FeatureView::events`] that are its arguments.
     pub args: Vec<usize>,
     /// Boolean column of the events: rows where it is not true are left out.

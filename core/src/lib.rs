@@ -5,6 +5,7 @@
 pub mod aggregate;
 pub mod asof;
 pub mod check;
+pub mod codec;
 mod definition;
 mod diagnostic;
 mod error;
@@ -13,6 +14,7 @@ mod lineage;
 mod online;
 pub mod ordered;
 mod partition;
+pub mod sink;
 pub mod sql;
 pub mod tile;
 

@@ -16,6 +16,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use featurectl_core::asof::{AsOfPlanner, FeatureRelations, PushFiltersBelowAsOf};
+use featurectl_core::sink::SinkPlanner;
 use featurectl_core::tile::TilePlanner;
 
 /// How much of the machine a session takes.
@@ -38,16 +39,26 @@ pub fn local(
     relations: Arc<FeatureRelations>,
     planners: Vec<SharedExtensionPlanner>,
 ) -> featurectl_core::Result<SessionContext> {
+    local_with(config(options)?, options, relations, Arc::new(Planner(planners)))
+}
+
+/// A session with these settings and this planner.
+pub(crate) fn local_with(
+    config: SessionConfig,
+    options: &LocalOptions,
+    relations: Arc<FeatureRelations>,
+    planner: Arc<dyn QueryPlanner + Send + Sync>,
+) -> featurectl_core::Result<SessionContext> {
     let mut runtime = RuntimeEnvBuilder::new();
     if let Some(bytes) = options.memory_bytes {
         runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
     }
     let state = SessionStateBuilder::new()
         .with_default_features()
-        .with_config(config(options)?)
+        .with_config(config)
         .with_runtime_env(runtime.build_arc()?)
         .with_optimizer_rules(optimizer_rules())
-        .with_query_planner(Arc::new(Planner(planners)))
+        .with_query_planner(planner)
         .with_relation_planners(vec![relations])
         .build();
     Ok(SessionContext::new_with_state(state))
@@ -64,7 +75,7 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 
 /// The settings that must be the same wherever the dialect is planned. Strings are `Utf8` everywhere, since view types
 /// do not cross a cluster's shuffle.
-fn config(options: &LocalOptions) -> Result<SessionConfig> {
+pub(crate) fn config(options: &LocalOptions) -> Result<SessionConfig> {
     let config = SessionConfig::new()
         .with_information_schema(true)
         .set_bool("datafusion.sql_parser.collect_spans", true)
@@ -88,7 +99,7 @@ fn config(options: &LocalOptions) -> Result<SessionConfig> {
 /// threads, since each partition has an equal share of it.
 const PARTITIONS_PER_THREAD: usize = 2;
 
-struct Planner(Vec<SharedExtensionPlanner>);
+pub(crate) struct Planner(pub(crate) Vec<SharedExtensionPlanner>);
 
 impl fmt::Debug for Planner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,7 +110,7 @@ impl fmt::Debug for Planner {
 #[async_trait]
 impl QueryPlanner for Planner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
-        let own: [SharedExtensionPlanner; 2] = [Arc::new(AsOfPlanner), Arc::new(TilePlanner)];
+        let own: [SharedExtensionPlanner; 3] = [Arc::new(AsOfPlanner), Arc::new(TilePlanner), Arc::new(SinkPlanner)];
         let planners = own.into_iter().chain(self.0.iter().cloned()).collect();
         DefaultPhysicalPlanner::with_extension_planners(planners).create_physical_plan(plan, session).await
     }

@@ -1,35 +1,33 @@
 //! The offline store: one Delta table a feature view (its tiles) and a training set (its rows).
 //!
 //! ```text
-//!  plan ──stream──▶ Parquet files ──one commit──▶ _delta_log/000…N.json
+//!  plan ──Sink──▶ Parquet files of every task ──one commit──▶ _delta_log/000…N.json
 //!                                                   ├ txn  (app id `featurectl`, N): a second writer loses the race
 //!                                                   └ commitInfo.featurectl: the manifest
 //! ```
 //! The log is the manifest: a version is there whole, or not at all, and says what it was made of. A version with the
 //! wanted [`Manifest::input_hash`] is not written again. Files that a killed writer left are in no version.
 
+mod commit;
+
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use datafusion::catalog::{Session, TableProvider};
-use datafusion::datasource::provider_as_source;
-use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType, col, lit};
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::expressions::Column;
-use datafusion::physical_plan::projection::ProjectionExec;
+use arrow::datatypes::{FieldRef, Schema};
+use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::prelude::SessionContext;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{CommitInfo, Transaction};
-use deltalake::operations::write::SchemaMode;
-use deltalake::protocol::SaveMode;
 use deltalake::{DeltaTable, DeltaTableError};
-use featurectl_core::tile::WRITER_COLUMN;
+use featurectl_core::sink::{Sink, SinkNode, WrittenFile};
 use featurectl_core::{Error, ErrorKind, Result};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use commit::{commit, table_schema};
 
 /// The date by which a table is partitioned.
 pub const DATE_COLUMN: &str = "_date";
@@ -156,29 +154,58 @@ impl OfflineStore {
         };
         let path = self.path(table);
         std::fs::create_dir_all(&path).map_err(|e| Error::from(e).context(format!("creating {}", path.display())))?;
-        let partitions = plan.schema().field_with_unqualified_name(DATE_COLUMN).is_ok();
-        let physical = ctx.state().create_physical_plan(&plan).await?;
-        let rows = LogicalPlanBuilder::scan("rows", provider_as_source(Arc::new(Rows(physical))), None)?.build()?;
+        let schema = table_schema(plan.schema().as_arrow()).map_err(|e| delta_error(e, &path))?;
         let manifest_json = serde_json::to_value(&manifest).map_err(|e| Error::internal(e.to_string()))?;
-        let commit = CommitProperties::default()
+        let properties = CommitProperties::default()
             .with_metadata([(MANIFEST_KEY.to_string(), manifest_json)])
             .with_application_transaction(Transaction::new(MANIFEST_KEY, next));
-        let delta = match known {
+        let mut delta = match known {
             Some(delta) => delta,
             None => DeltaTable::try_from_url(url(&path)?).await.map_err(|e| delta_error(e, &path))?,
         };
-        let write = delta.write(vec![]).with_input_plan(rows).with_commit_properties(commit);
-        let write = write.with_partition_columns(partitions.then_some(DATE_COLUMN));
-        let write = match replace {
-            Replace::All => write.with_save_mode(SaveMode::Overwrite).with_schema_mode(SchemaMode::Overwrite),
-            Replace::Unit(id) => {
-                write.with_save_mode(SaveMode::Overwrite).with_replace_where(col(WRITER_COLUMN).eq(lit(id)))
-            }
-            Replace::Nothing => write.with_save_mode(SaveMode::Append),
+        let sink = Sink {
+            folder: format!("{}/", std::path::absolute(&path)?.display()),
+            prefix: format!("{}-{next}", manifest.run_id),
+            partition_by: schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect(),
+            single: false,
+            options: ctx.state().default_table_options().parquet,
         };
-        let delta = write.await.map_err(|e| delta_error(e, &path))?;
+        let rows = SinkNode::plan(with_types(plan, &schema)?, sink)?;
+        let rows = ctx.execute_logical_plan(rows).await?.collect().await?;
+        commit(&mut delta, &schema, &replace, &WrittenFile::from_rows(&rows)?, properties, &path).await?;
         let version = self.version_of(delta, table).await?;
         Ok(Version { written: true, ..version })
+    }
+
+    /// The files of all tables that no version has, with their sizes in bytes: those of writers that failed.
+    ///
+    /// Errors: those of reading the tables' logs and folders.
+    pub async fn orphans(&self) -> Result<Vec<(PathBuf, u64)>> {
+        let mut orphans = Vec::new();
+        let tables = match std::fs::read_dir(&self.root) {
+            Ok(tables) => tables,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(orphans),
+            Err(e) => return Err(Error::from(e).context(format!("reading {}", self.root.display()))),
+        };
+        for table in tables {
+            let table = table?.path();
+            let known = logged_files(&table)?;
+            let mut open = vec![table.clone()];
+            while let Some(folder) = open.pop() {
+                for entry in std::fs::read_dir(&folder)? {
+                    let path = entry?.path();
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    if path.is_dir() && name != "_delta_log" {
+                        open.push(path);
+                    } else if name.contains(".parquet") && !known.contains(&path) {
+                        let bytes = std::fs::metadata(&path)?.len();
+                        orphans.push((path, bytes));
+                    }
+                }
+            }
+        }
+        orphans.sort();
+        Ok(orphans)
     }
 
     /// Removes a table and all its versions; false if there is none.
@@ -237,34 +264,40 @@ fn delta_error(e: DeltaTableError, path: &Path) -> Error {
     Error::new(kind, e.to_string()).with_source(e).context(format!("offline table {}", path.display()))
 }
 
-/// A physical plan as a table, so that Delta's writer can read it in its own session.
-#[derive(Debug)]
-struct Rows(Arc<dyn ExecutionPlan>);
-
-#[async_trait]
-impl TableProvider for Rows {
-    fn schema(&self) -> arrow::datatypes::SchemaRef {
-        self.0.schema()
+/// The files that some version of a table has, as its log says. Checkpoints need not be read: nothing here removes the
+/// commits before them.
+fn logged_files(table: &Path) -> Result<HashSet<PathBuf>> {
+    let log = table.join("_delta_log");
+    let mut files = HashSet::new();
+    if !log.is_dir() {
+        return Ok(files);
     }
-
-    fn table_type(&self) -> TableType {
-        TableType::Temporary
+    for entry in std::fs::read_dir(&log)? {
+        let commit = entry?.path();
+        if commit.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        let doing = |e: String| Error::data(format!("{}: {e}", commit.display()));
+        for line in std::fs::read_to_string(&commit)?.lines() {
+            let action: serde_json::Value = serde_json::from_str(line).map_err(|e| doing(e.to_string()))?;
+            let path = ["add", "remove"].iter().find_map(|kind| action.get(kind)?.get("path")?.as_str());
+            if let Some(path) = path {
+                let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|e| doing(e.to_string()))?;
+                files.insert(table.join(path.as_ref()));
+            }
+        }
     }
+    Ok(files)
+}
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Some(projection) = projection else { return Ok(Arc::clone(&self.0)) };
-        let schema = self.0.schema();
-        let column = |i: &usize| {
-            let name = schema.field(*i).name();
-            (Arc::new(Column::new(name, *i)) as Arc<dyn datafusion::physical_plan::PhysicalExpr>, name.clone())
-        };
-        let columns: Vec<_> = projection.iter().map(column).collect();
-        Ok(Arc::new(ProjectionExec::try_new(columns, Arc::clone(&self.0))?))
+/// The columns of a plan as the types of `schema`, of the same names and order.
+fn with_types(plan: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
+    let same = |(found, wanted): (&FieldRef, &FieldRef)| found.data_type() == wanted.data_type();
+    if plan.schema().fields().iter().zip(schema.fields()).all(same) {
+        return Ok(plan);
     }
+    let columns = plan.schema().columns().into_iter().zip(schema.fields());
+    let columns: Vec<Expr> =
+        columns.map(|(c, f)| cast(Expr::Column(c), f.data_type().clone()).alias(f.name())).collect();
+    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }

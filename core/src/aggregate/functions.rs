@@ -76,6 +76,30 @@ impl fmt::Debug for AggregateFunction {
     }
 }
 
+/// A call's function and the arguments that it was bound to: what binds it again where only bytes arrive.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// The function's name.
+    pub name: String,
+    /// Its arguments, with the constants among them.
+    pub args: Vec<Arg>,
+    /// Whether its last column says which events are taken back.
+    pub retractable: bool,
+}
+
+impl Binding {
+    /// The aggregation.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) if `functions` has none of that name, or it does not take the
+    /// arguments or take events back.
+    pub fn bind(&self, functions: &Functions) -> Result<Arc<dyn Aggregator>> {
+        let name = &self.name;
+        let function = functions.get(name).ok_or_else(|| Error::invalid(format!("no aggregation `{name}`")))?;
+        let bound = function.bind(&self.args)?;
+        if self.retractable { retractable(name, bound) } else { Ok(bound) }
+    }
+}
+
 /// All aggregation functions of a session, by lower-case name.
 #[derive(Debug, Clone)]
 pub struct Functions(BTreeMap<String, AggregateFunction>);
@@ -155,7 +179,7 @@ fn bucketed(inner: &AggregateFunction, args: &[Arg]) -> Result<Arc<dyn Aggregato
 /// `function` over events that can be taken back: where its last argument, a condition, is true.
 ///
 /// Errors: [`Invalid`](crate::ErrorKind::Invalid) if events can't be taken back from it.
-pub(crate) fn retractable(name: &str, function: Arc<dyn Aggregator>) -> Result<Arc<dyn Aggregator>> {
+pub(super) fn retractable(name: &str, function: Arc<dyn Aggregator>) -> Result<Arc<dyn Aggregator>> {
     if function.invertible() {
         return Ok(aggregator(Retractable(function)));
     }

@@ -32,8 +32,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 
-pub(crate) use functions::retractable;
-pub use functions::{AggregateFunction, Arg, Functions};
+pub use functions::{AggregateFunction, Arg, Binding, Functions};
 pub(crate) use kernels::{Memo, put_where_not};
 
 use crate::Result;

@@ -203,7 +203,7 @@ fn partials_keep_their_layout() {
 fn what_is_taken_back_may_be_in_another_part() {
     let args = [Arg { data_type: DataType::UInt64, literal: None }];
     let sum = Functions::default().get("sum").expect("a function").bind(&args).expect("it fits");
-    let sum = super::retractable("sum", sum).expect("it can take back");
+    let sum = super::functions::retractable("sum", sum).expect("it can take back");
     let arrays: [ArrayRef; 2] =
         [Arc::new(UInt64Array::from(vec![5, 5, 7])), Arc::new(BooleanArray::from(vec![true, false, false]))];
     let events = Events { args: &arrays, time: &[1, 1, 2], sequence: None, filter: None, memo: None };
@@ -266,7 +266,7 @@ proptest! {
         for (name, args) in calls() {
             let (mut arrays, bound) = all.args(&args);
             let f = Functions::default().get(&name).expect("a function").bind(&bound).expect("it fits");
-            let Ok(signed) = super::retractable(&name, Arc::clone(&f)) else { continue };
+            let Ok(signed) = super::functions::retractable(&name, Arc::clone(&f)) else { continue };
             tried += 1;
             arrays.push(Arc::clone(&retract));
             let events = |args, time| Events { args, time, sequence: None, filter: None, memo: None };

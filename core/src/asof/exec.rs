@@ -65,20 +65,16 @@ impl ExtensionPlanner for AsOfPlanner {
         let (left_time, right_time) = (expr(&node.times.0, left_plan)?, expr(&node.times.1, right_plan)?);
         let view = node.view.as_ref().map(|v| Arc::clone(&v.view));
         let right = within_reach(left, &left_time, right, &right_time, node.op, view.as_deref())?;
-        let exec = AsOfExec {
-            left_keys: node.on.iter().map(|(l, _)| expr(l, left_plan)).collect::<Result<_>>()?,
-            right_keys: node.on.iter().map(|(_, r)| expr(r, right_plan)).collect::<Result<_>>()?,
+        let exec = AsOfExec::new(
+            [Arc::clone(left), right],
+            node.on.iter().map(|(l, _)| expr(l, left_plan)).collect::<Result<_>>()?,
+            node.on.iter().map(|(_, r)| expr(r, right_plan)).collect::<Result<_>>()?,
             left_time,
             right_time,
-            op: node.op,
+            node.op,
             view,
-            schema: Arc::new(node.schema().as_arrow().clone()),
-            properties: Arc::new(properties(left, node.schema().as_arrow())),
-            left: Arc::clone(left),
-            right,
-            reach: None,
-            metrics: ExecutionPlanMetricsSet::new(),
-        };
+            Arc::new(node.schema().as_arrow().clone()),
+        );
         Ok(Some(Arc::new(exec)))
     }
 }
@@ -96,16 +92,16 @@ fn properties(left: &Arc<dyn ExecutionPlan>, schema: &Schema) -> PlanProperties 
 /// `AsOfJoinExec`, or with a windowed view `AsOfAggregateExec`: both sides hashed by key, and grouped by key and time in
 /// the operator itself, in memory or in parts.
 #[derive(Debug, Clone)]
-pub(super) struct AsOfExec {
-    left: Arc<dyn ExecutionPlan>,
-    right: Arc<dyn ExecutionPlan>,
-    left_keys: Vec<Arc<dyn PhysicalExpr>>,
-    right_keys: Vec<Arc<dyn PhysicalExpr>>,
-    left_time: Arc<dyn PhysicalExpr>,
-    right_time: Arc<dyn PhysicalExpr>,
-    op: MatchOp,
-    view: Option<Arc<FeatureView>>,
-    schema: SchemaRef,
+pub(crate) struct AsOfExec {
+    pub(crate) left: Arc<dyn ExecutionPlan>,
+    pub(crate) right: Arc<dyn ExecutionPlan>,
+    pub(crate) left_keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) right_keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) left_time: Arc<dyn PhysicalExpr>,
+    pub(crate) right_time: Arc<dyn PhysicalExpr>,
+    pub(crate) op: MatchOp,
+    pub(crate) view: Option<Arc<FeatureView>>,
+    pub(crate) schema: SchemaRef,
     properties: Arc<PlanProperties>,
     /// What prunes the right side once the left side is known.
     reach: Option<Arc<Reach>>,
@@ -113,6 +109,22 @@ pub(super) struct AsOfExec {
 }
 
 impl AsOfExec {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one operator, which is made here and from bytes")]
+    pub(crate) fn new(
+        [left, right]: [Arc<dyn ExecutionPlan>; 2],
+        left_keys: Vec<Arc<dyn PhysicalExpr>>,
+        right_keys: Vec<Arc<dyn PhysicalExpr>>,
+        left_time: Arc<dyn PhysicalExpr>,
+        right_time: Arc<dyn PhysicalExpr>,
+        op: MatchOp,
+        view: Option<Arc<FeatureView>>,
+        schema: SchemaRef,
+    ) -> Self {
+        let properties = Arc::new(properties(&left, &schema));
+        let metrics = ExecutionPlanMetricsSet::new();
+        Self { left, right, left_keys, right_keys, left_time, right_time, op, view, schema, properties, reach: None, metrics }
+    }
+
     fn new_reach(&self) -> Result<Option<Reach>> {
         let (left, right) = (self.left.schema(), self.right.schema());
         let types = (self.left_time.data_type(&left)?, self.right_time.data_type(&right)?);

@@ -22,6 +22,7 @@ mod relation;
 mod sweep;
 mod time;
 
+pub(crate) use exec::AsOfExec;
 pub use exec::AsOfPlanner;
 pub use node::{AsOfNode, MatchOp, OnlineNode};
 pub use pushdown::PushFiltersBelowAsOf;

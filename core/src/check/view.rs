@@ -26,7 +26,7 @@ use datafusion::sql::sqlparser::tokenizer as ast_tokens;
 
 use super::query::{self, select_of};
 use super::{Analyzer, Found, Options};
-use crate::aggregate::{AggregateFunction, Arg, retractable};
+use crate::aggregate::{AggregateFunction, Arg, Binding};
 use crate::asof::FeatureViewTable;
 use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Resolution, interval_micros};
 use crate::diagnostic::{Diagnostic, Span, closest};
@@ -348,7 +348,8 @@ impl<'a> Builder<'a> {
         let planned = self.arguments(call)?;
         let args: Vec<_> =
             planned.iter().map(|(e, data_type)| Arg { data_type: data_type.clone(), literal: literal(e) }).collect();
-        let bound = match function.bind(&args) {
+        let mut binding = Binding { name: function.name().into(), args, retractable: false };
+        let bound = match binding.bind(&self.analyzer.functions) {
             Ok(bound) => bound,
             Err(e) => {
                 self.problem("wrong-arguments", e.to_string(), ast_span(call), "");
@@ -361,7 +362,8 @@ impl<'a> Builder<'a> {
             Some(Some(expr)) => Some(self.event_column(expr)),
             None => None,
         };
-        let function = match self.retract.is_some().then(|| retractable(function.name(), Arc::clone(&bound))) {
+        binding.retractable = self.retract.is_some();
+        let function = match binding.retractable.then(|| binding.bind(&self.analyzer.functions)) {
             None => bound,
             Some(Ok(function)) => function,
             Some(Err(e)) => {
@@ -377,7 +379,7 @@ impl<'a> Builder<'a> {
         let inputs = planned.into_iter().enumerate().filter(|(i, (e, _))| *i == 0 || literal(e).is_none());
         let inputs: Vec<Expr> = inputs.map(|(_, (e, _))| e).chain(self.retract.clone()).collect();
         let args = inputs.into_iter().map(|e| self.event_column(e)).collect();
-        self.aggregates.push(AggregateCall { function, args, filter, sql });
+        self.aggregates.push(AggregateCall { function, binding, args, filter, sql });
         Some(self.aggregates.len() - 1)
     }
 

@@ -154,15 +154,15 @@ impl ExtensionPlanner for TilePlanner {
 
 /// Events hashed by entity, and grouped by entity and time in the operator itself.
 #[derive(Debug)]
-struct TileExec {
-    view: Arc<FeatureView>,
+pub(crate) struct TileExec {
+    pub(crate) view: Arc<FeatureView>,
     events: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl TileExec {
-    fn new(view: Arc<FeatureView>, events: Arc<dyn ExecutionPlan>) -> Self {
+    pub(crate) fn new(view: Arc<FeatureView>, events: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(tile_schema(&view)),
             Partitioning::UnknownPartitioning(events.output_partitioning().partition_count()),

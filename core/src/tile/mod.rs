@@ -19,12 +19,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
-use crate::aggregate::aggregator;
+use crate::aggregate::{Binding, aggregator};
 use crate::asof::{micros, tile_ranges};
 use crate::definition::{AggregateCall, Feature, FeatureSource, FeatureView, Micros, Window};
 use crate::{Error, Result};
 
 pub use algebra::Tiles;
+pub(crate) use exec::TileExec;
 pub use exec::{TileNode, TilePlanner};
 pub use read::{WRITER_COLUMN, Wanted, finish, tiles_of, wanted};
 
@@ -170,5 +171,7 @@ pub fn tile_schema(view: &FeatureView) -> SchemaRef {
 fn latest_row(view: &FeatureView) -> AggregateCall {
     let args: Vec<usize> = (view.first_input()..view.events.schema().fields().len()).collect();
     let fields = args.iter().map(|c| view.events.schema().field(*c).data_type().clone()).collect();
-    AggregateCall { function: aggregator(latest::LatestRow(fields)), args, filter: None, sql: "the latest row".into() }
+    let sql = "the latest row".to_string();
+    let binding = Binding { name: sql.clone(), args: vec![], retractable: false };
+    AggregateCall { function: aggregator(latest::LatestRow(fields)), binding, args, filter: None, sql }
 }

@@ -16,7 +16,7 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -45,8 +45,64 @@ pub struct ModelSet {
 struct Entry {
     features: Vec<String>,
     model: Option<Arc<Scorer>>,
-    /// Of a model that a path names: length and time of the file that was read.
-    file: Option<(u64, Option<SystemTime>)>,
+    /// The file that it was read from, or that it will be read from when it is first asked for.
+    file: Option<Arc<Located>>,
+}
+
+/// A model's file, and the model once it was read. Equal if path and version are.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Located {
+    path: PathBuf,
+    /// Length in bytes, and microseconds since 1970 UTC of its last change.
+    version: (u64, u64),
+    #[serde(skip)]
+    model: Arc<Mutex<Option<Arc<Scorer>>>>,
+}
+
+impl Located {
+    /// The file at `path` as it is now.
+    ///
+    /// Errors: those of asking for its length and time.
+    pub fn at(path: &Path) -> Result<Self> {
+        Ok(Self { path: std::path::absolute(path)?, version: version(path)?, model: Arc::default() })
+    }
+
+    /// The model, read if that was not done yet.
+    ///
+    /// Errors: those of [`Model::load`]; [`Conflict`](featurectl_core::ErrorKind::Conflict) if the file has changed.
+    fn load(&self, name: &str) -> Result<Arc<Scorer>> {
+        let mut held = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = held.as_ref() {
+            return Ok(Arc::clone(model));
+        }
+        let path = self.path.display();
+        if version(&self.path).map_err(|e| e.context(format!("model `{name}`, {path}")))? != self.version {
+            return Err(Error::conflict(format!("{path} of model `{name}` has changed since the query was planned")));
+        }
+        let model = Arc::new(Scorer::new(Model::load(name, &self.path)?));
+        *held = Some(Arc::clone(&model));
+        Ok(model)
+    }
+}
+
+impl PartialEq for Located {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, self.version) == (&other.path, other.version)
+    }
+}
+
+impl Eq for Located {}
+
+impl Hash for Located {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.path, self.version).hash(state);
+    }
+}
+
+fn version(path: &Path) -> Result<(u64, u64)> {
+    let meta = std::fs::metadata(path)?;
+    let changed = meta.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok((meta.len(), changed.as_micros() as u64))
 }
 
 impl ModelSet {
@@ -66,13 +122,38 @@ impl ModelSet {
     /// Errors: those of [`Model::load`].
     pub fn load(&self, name: &str) -> Result<()> {
         let Some(path) = self.file(name) else { return Ok(()) };
-        let file = std::fs::metadata(&path).ok().map(|m| (m.len(), m.modified().ok()));
-        if self.read().get(name).is_some_and(|e| e.file.is_some() && e.file == file) {
+        let file = Arc::new(Located::at(&path)?);
+        if self.read().get(name).is_some_and(|e| e.file.as_ref() == Some(&file)) {
             return Ok(());
         }
-        let model = Arc::new(Scorer::new(Model::load(name, Path::new(&path))?));
+        let model = file.load(name)?;
         let features = model.model().features.clone();
-        self.write().insert(name.to_string(), Entry { features, model: Some(model), file });
+        self.write().insert(name.to_string(), Entry { features, model: Some(model), file: Some(file) });
+        Ok(())
+    }
+
+    /// Makes a model known by its file, which is read when the model is first asked for.
+    pub fn locate(&self, name: impl Into<String>, file: Arc<Located>) {
+        self.write().insert(name.into(), Entry { features: vec![], model: None, file: Some(file) });
+    }
+
+    /// The models that have a file, by name.
+    pub fn located(&self) -> Vec<(String, Located)> {
+        let of = |(name, entry): (&String, &Entry)| Some((name.clone(), entry.file.as_deref()?.clone()));
+        let mut files: Vec<_> = self.read().iter().filter_map(of).collect();
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        files
+    }
+
+    /// Reads a trained model and makes it usable under its name, in place of an earlier one.
+    ///
+    /// Errors: those of [`Model::load`] and [`insert`](Self::insert).
+    pub fn insert_file(&self, name: &str, path: &Path) -> Result<()> {
+        let file = Arc::new(Located::at(path)?);
+        self.insert(file.load(name)?)?;
+        if let Some(entry) = self.write().get_mut(name) {
+            entry.file = Some(file);
+        }
         Ok(())
     }
 
@@ -105,6 +186,18 @@ impl ModelSet {
     /// The trained model of this name.
     pub fn get(&self, name: &str) -> Option<Arc<Scorer>> {
         self.read().get(name)?.model.clone()
+    }
+
+    /// The trained model of this name, read from its file if that was not done yet.
+    ///
+    /// Errors: those of reading it.
+    fn trained(&self, name: &str) -> Result<Option<Arc<Scorer>>> {
+        let file = match self.read().get(name) {
+            Some(Entry { model: Some(model), .. }) => return Ok(Some(Arc::clone(model))),
+            Some(Entry { file: Some(file), .. }) => Arc::clone(file),
+            _ => return Ok(None),
+        };
+        file.load(name).map(Some)
     }
 
     /// The features of a model of this name, trained or not, in the order that `predict` takes them.
@@ -215,7 +308,7 @@ pub fn predict_udf(models: Arc<ModelSet>, output: Output) -> ScalarUDF {
 
 /// See [`predict_udf`].
 #[derive(Debug)]
-struct Predict {
+pub(crate) struct Predict {
     models: Arc<ModelSet>,
     output: Output,
     signature: Signature,
@@ -276,7 +369,7 @@ impl ScalarUDFImpl for Predict {
             Some(ColumnarValue::Scalar(name)) => model_name(Some(name))?,
             _ => model_name(None)?,
         };
-        let scorer = self.models.get(name).ok_or_else(|| self.unusable(name))?;
+        let scorer = self.models.trained(name)?.ok_or_else(|| self.unusable(name))?;
         let features = &args.args[1..];
         let constant = features.iter().all(|f| matches!(f, ColumnarValue::Scalar(_)));
         let result = self.output.of(&scorer, &ColumnarValue::values_to_arrays(features)?)?;
@@ -288,6 +381,16 @@ impl ScalarUDFImpl for Predict {
 }
 
 impl Predict {
+    /// The models that calls may name.
+    pub(crate) fn models(&self) -> &ModelSet {
+        &self.models
+    }
+
+    /// What the function of this name gives, if it is one of these.
+    pub(crate) fn output_of(function: &str) -> Option<Output> {
+        Output::ALL.into_iter().find(|o| o.function() == function)
+    }
+
     /// No model has this name.
     fn unknown(&self, name: &str) -> Error {
         let hint = match closest(name, self.models.names()) {

@@ -1,0 +1,139 @@
+//! What a scheduler says of itself over HTTP, on the port of its gRPC service.
+
+use std::time::Duration;
+
+use featurectl_core::{Error, ErrorKind, Result};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::job::Progress;
+use super::{Address, VERSION};
+
+/// A cluster at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of featurectl that the scheduler is.
+    pub version: String,
+    /// Its executors.
+    pub executors: Vec<ExecutorStatus>,
+    /// Its jobs of late, newest first.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// An executor at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecutorStatus {
+    /// Its id.
+    pub id: String,
+    /// Version of featurectl that it is.
+    pub version: String,
+    /// Where others reach it.
+    pub address: String,
+    /// Tasks that it takes at once.
+    pub slots: usize,
+    /// Milliseconds since it was heard of.
+    pub silent_ms: Option<u64>,
+}
+
+/// A job at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Its id.
+    pub id: String,
+    /// `Queued`, `Running`, `Completed` or `Failed`.
+    pub status: String,
+    /// Stages that are done, and all of them.
+    pub stages: (usize, usize),
+    /// When it started, milliseconds since 1970 UTC.
+    pub started_ms: u64,
+}
+
+/// An id that says the version of the process that made it.
+pub(super) fn versioned(unique: &str) -> String {
+    format!("{VERSION}-{unique}")
+}
+
+/// The version in an id.
+pub(super) fn version_of(id: &str) -> Option<&str> {
+    let (version, _) = id.split_once('-')?;
+    version.split('.').all(|part| part.parse::<u32>().is_ok()).then_some(version)
+}
+
+async fn get(address: &Address, path: &str) -> Result<Value> {
+    let silent = |e: &dyn std::error::Error| {
+        let cause = std::iter::successors(Some(e), |e| e.source()).last().map_or(String::new(), ToString::to_string);
+        let message = format!("the scheduler {address} does not answer ({cause}): is it running, and is this its address?");
+        Error::new(ErrorKind::Unavailable, message)
+    };
+    let url = format!("{}{path}", address.http());
+    let uri = url.parse().map_err(|e| Error::invalid(format!("{url}: {e}")))?;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+    let answer = tokio::time::timeout(Duration::from_secs(10), client.get(uri)).await;
+    let answer = answer.map_err(|e| silent(&e))?.map_err(|e| silent(&e))?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await.map_err(|e| silent(&e))?.to_bytes();
+    let foreign = || Error::invalid(format!("what answers at {address} is no featurectl scheduler ({path}: {status})"));
+    if !status.is_success() {
+        return Err(foreign());
+    }
+    serde_json::from_slice(&body).map_err(|_| foreign())
+}
+
+pub(super) async fn status(address: &Address) -> Result<Status> {
+    let state = get(address, "/api/state").await?;
+    let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
+    let number = |v: &Value, key: &str| v.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let id = text(&state, "scheduler_id");
+    let version = version_of(&id).map_or_else(|| format!("unknown ({id})"), String::from);
+    let executors = get(address, "/api/executors").await?;
+    let executor = |e: &Value| {
+        let id = text(e, "id");
+        ExecutorStatus {
+            version: version_of(&id).map_or_else(|| "unknown".into(), String::from),
+            address: format!("{}:{}", text(e, "host"), number(e, "port")),
+            slots: e.get("specification").map_or(0, |s| number(s, "vcores").max(number(s, "task_slots"))) as usize,
+            silent_ms: e.get("last_seen").and_then(Value::as_u64),
+            id,
+        }
+    };
+    let jobs = get(address, "/api/jobs").await?;
+    let job = |j: &Value| JobStatus {
+        id: text(j, "job_id"),
+        status: text(j, "status"),
+        stages: (number(j, "completed_stages") as usize, number(j, "num_stages") as usize),
+        started_ms: number(j, "start_time"),
+    };
+    let all = |v: &Value| v.as_array().cloned().unwrap_or_default();
+    let mut executors: Vec<_> = all(&executors).iter().map(executor).collect();
+    executors.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut jobs: Vec<_> = all(&jobs).iter().map(job).collect();
+    jobs.sort_by_key(|j| std::cmp::Reverse(j.started_ms));
+    Ok(Status { version, executors, jobs })
+}
+
+/// How far a job is, if the scheduler says so.
+pub(super) async fn progress(address: &Address, job: &str) -> Option<Progress> {
+    let answer = get(address, &format!("/api/job/{job}/stages")).await.ok()?;
+    let stages = answer.get("stages")?.as_array()?.clone();
+    let done = |s: &Value| s.get("stage_status").and_then(Value::as_str) == Some("Successful");
+    let mut progress = Progress { job: job.into(), ..Progress::default() };
+    progress.stages = (stages.iter().filter(|s| done(s)).count(), stages.len());
+    for stage in &stages {
+        progress.rows += stage.get("input_rows").and_then(Value::as_u64).unwrap_or_default();
+        for task in stage.get("tasks").and_then(Value::as_array).into_iter().flatten() {
+            let status = task.get("status");
+            if status.is_some_and(|s| s.get("Failed").is_some()) {
+                progress.failed_tasks += 1;
+                continue;
+            }
+            if !done(stage) {
+                progress.tasks.1 += 1;
+                progress.tasks.0 += usize::from(status.and_then(Value::as_str) == Some("Successful"));
+            }
+        }
+    }
+    Some(progress)
+}

@@ -1,0 +1,189 @@
+//! The two roles of a cluster: one scheduler, and executors.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ballista_core::error::BallistaError;
+use ballista_core::extension::SessionConfigExt;
+use ballista_core::registry::BallistaFunctionRegistry;
+use ballista_core::serde::BallistaLogicalExtensionCodec;
+use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::config::{SchedulerConfig, TaskDistributionPolicy};
+use ballista_scheduler::scheduler_process::start_server;
+use ballista_scheduler::scheduler_server::JobIdGenerator;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use featurectl_core::{Error, Result};
+
+use super::api::versioned;
+use super::job::{MESSAGE_BYTES, PATIENCE};
+use super::{Address, ClusterCodec, Role};
+
+/// An executor says this often, in seconds, that it is alive.
+const HEARTBEAT: u64 = 2;
+/// After this many seconds of silence it is lost.
+const SILENCE: u64 = 12;
+/// Files of a shuffle that no job cleaned up are removed after this many seconds.
+const SHUFFLE_TTL: u64 = 24 * 3600;
+
+/// How a scheduler runs.
+#[derive(Debug, Clone)]
+pub struct SchedulerOptions {
+    /// The address it listens on.
+    pub bind: String,
+    /// The port of its gRPC service, its REST API and its metrics.
+    pub port: u16,
+}
+
+/// How an executor runs.
+#[derive(Debug, Clone)]
+pub struct ExecutorOptions {
+    /// The scheduler.
+    pub scheduler: Address,
+    /// The address it listens on.
+    pub bind: String,
+    /// The host that others reach it by; `None`: the address that the scheduler sees.
+    pub advertise: Option<String>,
+    /// The port that others fetch rows from.
+    pub port: u16,
+    /// The port that the scheduler sends tasks to.
+    pub grpc_port: u16,
+    /// Tasks at once; `None`: one a core.
+    pub threads: Option<usize>,
+    /// Bytes for operators of all tasks; `None`: 70 % of what the machine or its control group has.
+    pub memory_bytes: Option<u64>,
+    /// The folder of shuffle and spill files.
+    pub work_dir: PathBuf,
+    /// How long tasks may go on after SIGTERM.
+    pub drain: Duration,
+}
+
+/// Runs a scheduler until the process is ended.
+///
+/// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for an address that can't be listened on.
+pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
+    let address = format!("{}:{}", options.bind, options.port);
+    let listen = address.parse().map_err(|e| Error::invalid(format!("--bind {}: {e}: give an IP address", options.bind)))?;
+    let state = role.clone();
+    let config = SchedulerConfig {
+        scheduler_id: versioned(&unique()),
+        external_host: options.bind.clone(),
+        bind_host: options.bind,
+        bind_port: options.port,
+        task_distribution: TaskDistributionPolicy::RoundRobin,
+        executor_timeout_seconds: SILENCE,
+        expire_dead_executor_interval_seconds: HEARTBEAT,
+        no_executors_grace_period_seconds: PATIENCE.as_secs(),
+        grpc_server_max_decoding_message_size: MESSAGE_BYTES as u32,
+        grpc_server_max_encoding_message_size: MESSAGE_BYTES as u32,
+        grpc_client_max_message_size: MESSAGE_BYTES as u32,
+        override_config_producer: Some(Arc::new(SessionConfig::new_with_ballista)),
+        override_session_builder: Some(Arc::new(move |config| Ok(session_state(config, &state)))),
+        override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
+        override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone()))),
+        job_id_generator: Some(Arc::new(JobIds { start: unique(), next: AtomicU64::new(1) })),
+        // The page at `/` would lead to a host outside.
+        web_tui_route: "/unused".into(),
+        ..SchedulerConfig::default()
+    };
+    let cluster = BallistaCluster::new_from_config(&config).await.map_err(|e| failed(&e))?;
+    start_server(cluster, listen, Arc::new(config)).await.map_err(|e| failed(&e).context(format!("listening on {address}")))
+}
+
+/// Runs an executor until it is told to end; then it takes no more tasks, and ends when those under way are done.
+///
+/// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for an address that can't be listened on, a folder that can't
+/// be written, or a scheduler that does not answer.
+pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<()> {
+    std::fs::create_dir_all(&options.work_dir)
+        .map_err(|e| Error::from(e).context(format!("--work-dir {}", options.work_dir.display())))?;
+    let work_dir = options.work_dir.display().to_string();
+    let state = session_state(SessionConfig::new_with_ballista(), role);
+    let spill = work_dir.clone();
+    let config = ExecutorProcessConfig {
+        executor_id: versioned(&unique()),
+        bind_host: options.bind,
+        external_host: options.advertise,
+        port: options.port,
+        grpc_port: options.grpc_port,
+        scheduler_host: options.scheduler.host.clone(),
+        scheduler_port: options.scheduler.port,
+        scheduler_connect_timeout_seconds: PATIENCE.as_secs() as u16,
+        vcores: options.threads.unwrap_or(0),
+        work_dir: Some(work_dir),
+        job_data_ttl_seconds: SHUFFLE_TTL,
+        job_data_clean_up_interval_seconds: 600,
+        grpc_max_decoding_message_size: MESSAGE_BYTES as u32,
+        grpc_max_encoding_message_size: MESSAGE_BYTES as u32,
+        executor_heartbeat_interval_seconds: HEARTBEAT,
+        memory_pool_size: options.memory_bytes,
+        override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
+        override_runtime_producer: Some(Arc::new(move |_| {
+            Ok(Arc::new(RuntimeEnvBuilder::new().with_temp_file_path(spill.clone()).build()?))
+        })),
+        override_config_producer: Some(Arc::new(SessionConfig::new_with_ballista)),
+        override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
+        override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone()))),
+        ..ExecutorProcessConfig::default()
+    };
+    let run = start_executor_process(Arc::new(config));
+    let late = async {
+        terminated().await;
+        tokio::time::sleep(options.drain).await;
+    };
+    tokio::select! {
+        done = run => done.map_err(|e| failed(&e)),
+        () = late => {
+            log::warn!("tasks are still under way after {} s: they are given up", options.drain.as_secs());
+            Ok(())
+        }
+    }
+}
+
+/// Waits for the signal that ends a process.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut term) => {
+            term.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn session_state(config: SessionConfig, role: &Role) -> SessionState {
+    let mut state = SessionStateBuilder::new().with_default_features().with_config(config).build();
+    for function in &role.scalar {
+        // It replaces one of the same name, as it does in a driver.
+        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function.clone()));
+    }
+    state
+}
+
+/// Ids that tell schedulers of one cluster apart.
+struct JobIds {
+    start: String,
+    next: AtomicU64,
+}
+
+#[async_trait]
+impl JobIdGenerator for JobIds {
+    async fn next_id(&self) -> String {
+        versioned(&format!("{}-{}", self.start, self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// What no other process has.
+fn unique() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:012x}", RandomState::new().hash_one(std::process::id()) >> 16)
+}
+
+fn failed(e: &BallistaError) -> Error {
+    Error::invalid(e.to_string())
+}
