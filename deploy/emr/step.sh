@@ -70,6 +70,14 @@ wait_for_executors() {
   echo "$found executors are there" >&2
 }
 
+# EMR counts YARN applications as work, not executors: this file tells it that the cluster is not idle. The loop ends with
+# the job, which has this script's process id.
+keep_cluster() {
+  local busy=/emr/metricscollector/isbusy
+  [[ -d "${busy%/*}" ]] || return 0
+  (while kill -0 $$ && touch "$busy"; do sleep 30; done) </dev/null >/dev/null 2>&1 &
+}
+
 parse "$@"
 validate
 # Steps run on the primary node, as the scheduler does.
@@ -79,5 +87,6 @@ command=(/usr/local/bin/featurectl run "$job" --cluster "df://$host:$port" ${mor
 if $dry_run; then
   printf '%q ' "${command[@]}" && echo
 else
+  keep_cluster
   exec "${command[@]}"
 fi
