@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # EMR bootstrap action: starts featurectl's scheduler on the primary node and an executor on each core and task node.
+# FEATURECTL_EMR_INFO is for tests.
 set -euo pipefail
 
 usage() {
@@ -81,7 +82,7 @@ field() {
 
 # Sets role, primary, address and name: of this node, or those of the dry run.
 find_node() {
-  local info=/mnt/var/lib/info token imds=http://169.254.169.254/latest
+  local info=${FEATURECTL_EMR_INFO:-/mnt/var/lib/info} token imds=http://169.254.169.254/latest
   if $dry_run; then
     [[ "$role" == primary || "$role" == core ]] || fail "--dry-run needs --role primary or --role core"
     primary=${primary:-ip-10-0-1-10.ec2.internal} address=10.0.1.20 name=ip-10-0-1-20.ec2.internal
@@ -97,7 +98,8 @@ find_node() {
 }
 
 install_files() {
-  local download=/tmp/featurectl-download
+  local download=/tmp/featurectl
+  $dry_run || download=$(mktemp -d)
   run sudo useradd --system --home-dir /var/lib/featurectl --shell /usr/sbin/nologin featurectl
   run sudo install -d -m 0755 /etc/featurectl
   run aws s3 cp --only-show-errors "$from/featurectl" "$download/featurectl"
@@ -121,12 +123,15 @@ mount_files() {
   run sudo mount -t efs -o "$options" "${efs%%:*}:/" /srv/featurectl
 }
 
-# The secret goes from one command to the next, never to a file that others can read, and never to the log.
+# The secret goes from one command to the next, never to a file that others can read, and never to the log. On the primary
+# node the steps' user may read it, too: the driver runs there.
 install_certificates() {
   [[ -n "$tls_secret" ]] || return 0
-  run sudo install -d -m 0750 -g featurectl /etc/featurectl/tls
+  local group=featurectl
+  if [[ "$role" == primary ]]; then group=$(id -gn); fi
+  run sudo install -d -m 0750 -o featurectl -g "$group" /etc/featurectl/tls
   if $dry_run; then
-    echo "# the secret $tls_secret to /etc/featurectl/tls/{ca,cert,key}.pem, for the group featurectl"
+    echo "# the secret $tls_secret to /etc/featurectl/tls/{ca,cert,key}.pem, for featurectl:$group"
     return
   fi
   aws secretsmanager get-secret-value --secret-id "$tls_secret" --query SecretString --output text |
@@ -137,7 +142,7 @@ for name in ("ca.pem", "cert.pem", "key.pem"):
     with open(os.open("/etc/featurectl/tls/" + name, os.O_WRONLY | os.O_CREAT, 0o640), "w") as file:
         file.write(texts[name])
 '
-  sudo chgrp -R featurectl /etc/featurectl/tls
+  sudo chown -R "featurectl:$group" /etc/featurectl/tls
 }
 
 options() {

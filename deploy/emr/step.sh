@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # EMR step: runs a job on the cluster that bootstrap.sh started. The exit code is featurectl's: 0, 1 or 2.
+# FEATURECTL_BINARY and FEATURECTL_SCHEDULER_HOST are for tests.
 set -euo pipefail
 
 usage() {
@@ -81,9 +82,9 @@ keep_cluster() {
 parse "$@"
 validate
 # Steps run on the primary node, as the scheduler does.
-host=$(hostname -f)
+host=${FEATURECTL_SCHEDULER_HOST:-$(hostname -f)}
 wait_for_executors
-command=(/usr/local/bin/featurectl run "$job" --cluster "df://$host:$port" ${more[@]+"${more[@]}"})
+command=("${FEATURECTL_BINARY:-/usr/local/bin/featurectl}" run "$job" --cluster "df://$host:$port" ${more[@]+"${more[@]}"})
 if $dry_run; then
   printf '%q ' "${command[@]}" && echo
 else

@@ -184,8 +184,11 @@ resource "aws_autoscaling_group" "executor" {
     }
   }
 
+  # As the scheduler's; and what tasks need to end is there until the last machine is gone.
   depends_on = [
     aws_iam_role_policy.role,
+    aws_vpc_security_group_egress_rule.flow,
+    aws_vpc_security_group_ingress_rule.flow,
     aws_vpc_security_group_egress_rule.s3,
     aws_vpc_security_group_egress_rule.https,
     aws_vpc_security_group_egress_rule.efs,

@@ -28,8 +28,8 @@ def run(*command, **options):
 
 
 def terraform(folder, *arguments):
-    """Terraform without the user's configuration, as it needs no provider here."""
-    environment = {**os.environ, "TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1"}
+    """Terraform without the user's configuration and without a question after new versions: it needs no network here."""
+    environment = {**os.environ, "TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
     return run(TERRAFORM, f"-chdir={folder}", *arguments, env=environment)
 
 

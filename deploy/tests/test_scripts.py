@@ -1,6 +1,8 @@
 """Units, the watcher of spot notices, the EMR scripts, and every command line against the binary."""
 
+import hashlib
 import http.server
+import json
 import os
 import re
 import shutil
@@ -97,6 +99,7 @@ class Metadata(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@unittest.skipUnless(shutil.which("curl"), "curl is not installed")
 class SpotWatch(unittest.TestCase):
     def watch(self, answers, uses=1000):
         """Runs the watcher until it ends; what it said, whether it stopped the executor, and the service's counts."""
@@ -216,6 +219,108 @@ class Emr(unittest.TestCase):
             result = emr("step.sh", "--job", job)
             self.assertEqual(result.returncode, 2)
             self.assertIn(reason, result.stdout)
+
+
+# Stands in for sudo and aws: writes down what it was called with. `aws s3 cp` brings a file.
+RECORDER = """#!/usr/bin/env bash
+echo "${0##*/} $*" >>"$RECORD"
+case "$*" in
+tee*) cat >/dev/null ;;
+*/featurectl\\ */featurectl) echo binary >"${@: -1:1}" ;;
+esac
+"""
+
+METADATA = """#!/usr/bin/env bash
+case "$*" in
+*/api/token) echo token ;;
+*/local-ipv4) echo 10.0.5.5 ;;
+*/local-hostname) echo ip-10-0-5-5.ec2.internal ;;
+*) exit 22 ;;
+esac
+"""
+
+
+class EmrNode(unittest.TestCase):
+    """bootstrap.sh at work, on a node that is made up: its programs write down what they were called with."""
+
+    def bootstrap(self, is_primary, sha256):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            for name, text in (("sudo", RECORDER), ("aws", RECORDER), ("curl", METADATA)):
+                (folder / name).write_text(text)
+                (folder / name).chmod(0o755)
+            (folder / "instance.json").write_text(json.dumps({"isMaster": is_primary}))
+            (folder / "job-flow.json").write_text(json.dumps({"masterPrivateDnsName": "ip-10-0-1-10.ec2.internal"}))
+            environment = {
+                **os.environ,
+                "PATH": f"{folder}:{os.environ['PATH']}",
+                "RECORD": str(folder / "record"),
+                "FEATURECTL_EMR_INFO": str(folder),
+            }
+            script = DEPLOY / "emr/bootstrap.sh"
+            result = run(script, "--from", "s3://bucket/featurectl", "--sha256", sha256, env=environment)
+            return result, (folder / "record").read_text()
+
+    def test_the_right_binary_is_installed_and_started(self):
+        sha256 = hashlib.sha256(b"binary\n").hexdigest()
+        for is_primary, units in ((True, "featurectl-scheduler.service"), (False, "featurectl-executor.service featurectl-spot-watch.service")):
+            with self.subTest(is_primary=is_primary):
+                result, record = self.bootstrap(is_primary, sha256)
+                self.assertEqual(result.returncode, 0, result.stdout)
+                self.assertIn("/usr/local/bin/featurectl\n", record)
+                self.assertTrue(record.endswith(f"sudo systemctl enable --now {units}\n"), record)
+
+    def test_another_binary_is_refused(self):
+        result, record = self.bootstrap(False, SHA)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("has not the given SHA-256", result.stdout)
+        self.assertNotIn("/usr/local/bin", record)
+        self.assertNotIn("systemctl", record)
+
+
+class Scheduler(http.server.BaseHTTPRequestHandler):
+    """Lists one executor more at each question."""
+
+    def do_GET(self):
+        self.server.executors += self.path == "/api/executors"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps([{}] * self.server.executors).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@unittest.skipUnless(shutil.which("curl"), "curl is not installed")
+class EmrStep(unittest.TestCase):
+    """step.sh at work, with a scheduler that only counts and a featurectl that only fails."""
+
+    def step(self, executors, *options):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scheduler)
+        server.executors = executors
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with tempfile.TemporaryDirectory() as folder:
+            job, binary = Path(folder, "job.sql"), Path(folder, "featurectl")
+            job.touch()
+            binary.write_text('#!/bin/sh\necho "featurectl $*"\nexit 7\n')
+            binary.chmod(0o755)
+            environment = {**os.environ, "FEATURECTL_BINARY": str(binary), "FEATURECTL_SCHEDULER_HOST": "127.0.0.1"}
+            script, port = DEPLOY / "emr/step.sh", server.server_port
+            result = run(script, "--job", job, "--port", port, *options, env=environment)
+        server.shutdown()
+        server.server_close()
+        return result, f"featurectl run {job} --cluster df://127.0.0.1:{port}"
+
+    def test_the_job_runs_once_executors_are_there_and_its_exit_code_counts(self):
+        result, command = self.step(1, "--executors", 2)
+        self.assertEqual(result.returncode, 7)
+        self.assertIn(f"2 executors are there\n{command}\n", result.stdout)
+
+    def test_a_job_without_executors_is_an_error(self):
+        result, command = self.step(0, "--executors", 9, "--wait-seconds", 1)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("of 9 executors came within 1 s", result.stdout)
+        self.assertNotIn(command, result.stdout)
 
 
 def all_commands():

@@ -1,5 +1,6 @@
 """The Terraform files: every reference is to something that is there; values, templates and policies are tried."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -265,6 +266,15 @@ class Nodes(unittest.TestCase):
                 self.assertLess(script.stat().st_size, USER_DATA_BYTES_MAX)
                 result = run(SHELLCHECK, script)
                 self.assertEqual(result.returncode, 0, result.stdout)
+
+    def test_only_the_binary_with_the_given_sum_passes(self):
+        (line,) = re.findall(r"^.*sha256sum.*$", self.nodes["executor-plain"]["user_data"], re.MULTILINE)
+        binary = self.folder / "featurectl"
+        binary.write_text("binary")
+        right = line.replace(SHA, hashlib.sha256(b"binary").hexdigest())
+        for command, code in ((line, 1), (right, 0)):
+            result = run("bash", "-euo", "pipefail", "-c", f"download={self.folder}\n{command}")
+            self.assertEqual(result.returncode, code, result.stdout)
 
     def test_the_files_of_the_systemd_folder_arrive_unchanged(self):
         files = heredocs(self.nodes["executor-full"]["user_data"])
