@@ -134,7 +134,7 @@ install_certificates() {
     echo "# the secret $tls_secret to /etc/featurectl/tls/{ca,cert,key}.pem, for featurectl:$group"
     return
   fi
-  aws secretsmanager get-secret-value --secret-id "$tls_secret" --query SecretString --output text |
+  aws secretsmanager get-secret-value --region "$(cut -d: -f4 <<<"$tls_secret")" --secret-id "$tls_secret" --query SecretString --output text |
     sudo python3 -c '
 import json, os, sys
 texts = json.load(sys.stdin)
