@@ -24,7 +24,7 @@ fn back(mut items: Vec<Item>) -> Option<Tile> {
 fn tiles_of_any_size_come_back_whole() {
     for (size, items) in [(0, 1), (MAX_INLINE, 1), (MAX_INLINE + 1, 3), (3 * MAX_INLINE, 4), (1_500_000, 5)] {
         let tile = tile(10, -5, "w\0ü", 9, size);
-        let encoded = encode(&tile).expect("it fits");
+        let encoded = encode(&tile, 7).expect("it fits");
         assert_eq!(encoded.len(), items, "{size} bytes");
         assert_eq!(back(encoded), Some(tile));
     }
@@ -32,8 +32,8 @@ fn tiles_of_any_size_come_back_whole() {
 
 #[test]
 fn a_header_without_all_of_its_own_parts_is_no_tile() {
-    let old = encode(&tile(10, 0, "w", 1, 1_000_000)).expect("it fits");
-    let new = encode(&tile(10, 0, "w", 2, 1_000_000)).expect("it fits");
+    let old = encode(&tile(10, 0, "w", 1, 1_000_000), 7).expect("it fits");
+    let new = encode(&tile(10, 0, "w", 2, 1_000_000), 7).expect("it fits");
     let header = new.last().expect("a header").clone();
     let mixed = [new[0].clone(), old[1].clone(), new[2].clone()];
     let swapped = [new[1].clone(), new[0].clone(), new[2].clone()];
@@ -46,17 +46,17 @@ fn a_header_without_all_of_its_own_parts_is_no_tile() {
 #[test]
 fn keys_longer_than_dynamodb_takes_are_refused() {
     let writer = |n| tile(10, 0, &"w".repeat(n), 1, 1);
-    assert!(encode(&writer(MAX_SORT_KEY - NUMBERS)).is_ok());
-    let error = encode(&writer(MAX_SORT_KEY - NUMBERS + 1)).expect_err("too long");
+    assert!(encode(&writer(MAX_SORT_KEY - NUMBERS), 7).is_ok());
+    let error = encode(&writer(MAX_SORT_KEY - NUMBERS + 1), 7).expect_err("too long");
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let long = |n| Tile { key: TileKey { partition: vec![1; n], ..writer(1).key }, ..writer(1) };
-    assert!(encode(&long(MAX_PARTITION_KEY - 1)).is_ok());
-    assert!(encode(&long(MAX_PARTITION_KEY)).expect_err("too long").to_string().contains("shorter keys"));
+    assert!(encode(&long(MAX_PARTITION_KEY - 1), 7).is_ok());
+    assert!(encode(&long(MAX_PARTITION_KEY), 7).expect_err("too long").to_string().contains("shorter keys"));
 }
 
 #[test]
 fn dynamodb_never_deletes_before_the_expiry() {
-    let ttl = |at| encode(&Tile { expires_at: at, ..tile(1, 1, "w", 1, 1) }).expect("it fits")[0].ttl();
+    let ttl = |at| encode(&Tile { expires_at: at, ..tile(1, 1, "w", 1, 1) }, 7).expect("it fits")[0].ttl();
     let wanted = [None, None, None, Some(1), Some(1), Some(2)];
     assert_eq!([None, Some(-1), Some(0), Some(1), Some(1_000_000), Some(1_000_001)].map(ttl), wanted);
 }
@@ -65,7 +65,7 @@ proptest! {
     #[test]
     fn sort_keys_sort_as_tiles_do(a in any::<(i64, i64, String)>(), b in any::<(i64, i64, String)>()) {
         let key = |(length, start, writer): &(i64, i64, String)| {
-            encode(&tile(*length, *start, writer, 1, 1)).map(|items| items[0].sk.clone())
+            encode(&tile(*length, *start, writer, 1, 1), 7).map(|items| items[0].key.sk.clone())
         };
         if let (Ok(left), Ok(right)) = (key(&a), key(&b)) {
             prop_assert_eq!(left.cmp(&right), a.cmp(&b));

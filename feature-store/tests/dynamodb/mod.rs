@@ -1,0 +1,6 @@
+//! The store in DynamoDB, by the emulator dynalite, and a proxy that disturbs the calls as the service may.
+
+mod conforming;
+mod emulator;
+mod proxy;
+mod server;
