@@ -283,7 +283,7 @@ impl Table {
         let said = e.as_service_error().and_then(|s| Some((s.code()?, s.message().unwrap_or(""))));
         self.place.failure(&Said {
             code: said.map(|(code, _)| code.to_string()).unwrap_or_default(),
-            status: e.raw_response().map_or(0, |r| r.status().as_u16()),
+            status: if let SdkError::ServiceError(e) = e { e.raw().status().as_u16() } else { 0 },
             text: said
                 .map_or_else(|| DisplayErrorContext(e).to_string(), |(code, message)| format!("{code}: {message}")),
             unsent: matches!(e, SdkError::ConstructionFailure(_)),

@@ -42,7 +42,7 @@ pub(super) struct Place {
 pub(super) struct Said {
     /// Name of the service's error; empty if it gave none.
     pub code: String,
-    /// Status of the answer; 0 if there was none.
+    /// Status of the answer; 0 if there was none, or not the whole of it.
     pub status: u16,
     /// All that was said.
     pub text: String,
@@ -54,33 +54,20 @@ impl Place {
     /// What a failed call means.
     pub fn failure(&self, said: &Said) -> Failure {
         let Said { code, status, text, unsent } = said;
-        let unavailable =
-            |message: String| Failure { again: Again::Soon, error: Error::new(ErrorKind::Unavailable, message) };
-        match code.as_str() {
-            "ProvisionedThroughputExceededException"
-            | "ThrottlingException"
-            | "Throttling"
-            | "RequestLimitExceeded"
-            | "LimitExceededException" => self.throttled(text),
-            // The second: backups can't be set for a moment after a table was made.
-            "InternalServerError"
-            | "InternalServerErrorException"
-            | "ServiceUnavailable"
-            | "ContinuousBackupsUnavailableException" => {
-                unavailable(format!("DynamoDB is disturbed: go on later ({text})"))
-            }
-            _ if *status >= 500 || *status == 429 => {
-                unavailable(format!("DynamoDB is disturbed: go on later ({text})"))
-            }
-            _ if *status > 0 => self.refused(code, text).into(),
-            _ => self.unreached(text, *unsent).map_or_else(
-                || {
-                    let message =
-                        format!("no answer from {}: check the network, the region and the endpoint", self.service);
-                    unavailable(format!("{message} ({text})"))
-                },
-                Failure::from,
-            ),
+        match (code.as_str(), status) {
+            (
+                "ProvisionedThroughputExceededException"
+                | "ThrottlingException"
+                | "Throttling"
+                | "RequestLimitExceeded"
+                | "LimitExceededException",
+                _,
+            ) => self.throttled(text),
+            // Backups can't be set for a moment after a table was made.
+            ("ContinuousBackupsUnavailableException", _) => disturbed(text),
+            (_, 429 | 500..) => disturbed(text),
+            (code, 400..500) => self.refused(code, text).into(),
+            _ => self.unreached(text, *unsent),
         }
     }
 
@@ -134,19 +121,31 @@ impl Place {
         ))
     }
 
-    /// A call that could not be made; `None` if it is of the network.
-    fn unreached(&self, text: &str, unsent: bool) -> Option<Error> {
-        let invalid = |message: &str| Some(Error::invalid(format!("{message} ({text})")));
+    /// A call that got no answer: of the network, or it could not be made.
+    fn unreached(&self, text: &str, unsent: bool) -> Failure {
+        let invalid = |message: &str| Error::invalid(format!("{message} ({text})")).into();
         let lower = text.to_lowercase();
-        if lower.contains("region must be set") || lower.contains("missing region") || lower.contains("signing region")
-        {
+        if ["region must be set", "missing region", "signing region"].iter().any(|t| lower.contains(t)) {
             return invalid("no AWS region is set: set AWS_REGION or a profile, or name the region");
         }
         if lower.contains("credential") || lower.contains("identity") {
             return invalid("no AWS credentials were found: set a profile, sign in, or give the machine a role");
         }
-        if unsent { invalid("the call could not be made") } else { None }
+        if unsent {
+            return invalid("the call could not be made");
+        }
+        let service = &self.service;
+        unavailable(format!("no answer from {service}: check the network, the region and the endpoint ({text})"))
     }
+}
+
+/// The service has an error of its own.
+fn disturbed(text: &str) -> Failure {
+    unavailable(format!("DynamoDB is disturbed: go on later ({text})"))
+}
+
+fn unavailable(message: String) -> Failure {
+    Failure { again: Again::Soon, error: Error::new(ErrorKind::Unavailable, message) }
 }
 
 fn is_of_the_keys(text: &str) -> bool {

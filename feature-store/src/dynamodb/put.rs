@@ -8,8 +8,8 @@
 //! attempt without an answer is made again; the number of the write in the header tells whether the first was
 //! carried out.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use featurectl_core::{Result, Tile, TileKey};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -99,9 +99,10 @@ enum Outcome {
     Refused,
 }
 
-/// The newest tile of each key; of equal ones, the first.
-fn newest(tiles: Vec<Tile>) -> BTreeMap<TileKey, Tile> {
-    let mut newest = BTreeMap::new();
+/// The newest tile of each key; of equal ones, the first. They come in no order, which spreads the writes over what
+/// DynamoDB has divided the table into.
+fn newest(tiles: Vec<Tile>) -> HashMap<TileKey, Tile> {
+    let mut newest = HashMap::with_capacity(tiles.len());
     for tile in tiles {
         match newest.entry(tile.key.clone()) {
             Entry::Vacant(place) => drop(place.insert(tile)),

@@ -55,19 +55,24 @@ pub(super) async fn check(inner: &Inner) -> Result<()> {
     match description.status.as_str() {
         "CREATING" => Err(Error::new(ErrorKind::Unavailable, "the table is being made: try again in a minute")),
         "ACTIVE" | "UPDATING" => Ok(()),
-        other => Err(Error::conflict(format!("the table can't be used, its state is {other}"))),
+        other => Err(unusable(other)),
     }
 }
 
 /// Waits until the table can be used.
 async fn active(inner: &Inner) -> Result<Description> {
     for look in 1..=LOOKS_MAX {
-        let description = describe(inner).await?;
-        match description.status.as_str() {
-            "ACTIVE" => return Ok(description),
-            "CREATING" | "UPDATING" => tokio::time::sleep(inner.reads.pause(look)).await,
-            other => return Err(Error::conflict(format!("the table can't be used, its state is {other}"))),
+        match describe(inner).await {
+            Ok(description) => match description.status.as_str() {
+                "ACTIVE" => return Ok(description),
+                "CREATING" | "UPDATING" => {}
+                other => return Err(unusable(other)),
+            },
+            // The service may not know yet of what it has just begun to make.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
         }
+        tokio::time::sleep(inner.reads.pause(look)).await;
     }
     Err(Error::new(ErrorKind::Unavailable, "the table is still being made: run the same again in a minute"))
 }
@@ -90,4 +95,8 @@ async fn set_ttl(inner: &Inner) -> Result<()> {
         ))),
         None => inner.writes.call(|| table.set_ttl_attribute(TTL_ATTRIBUTE)).await,
     }
+}
+
+fn unusable(status: &str) -> Error {
+    Error::conflict(format!("the table can't be used, its state is {status}: wait, or name another table"))
 }

@@ -2,5 +2,8 @@
 
 mod conforming;
 mod emulator;
+mod faults;
+mod parts;
 mod proxy;
 mod server;
+mod tables;

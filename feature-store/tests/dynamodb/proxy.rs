@@ -24,6 +24,8 @@ pub enum Fault {
     DropBefore,
     /// The connection ends after the call was carried out.
     DropAfter,
+    /// The connection ends in the middle of the answer.
+    Cut,
     /// The call is carried out later, so that others overtake it.
     Delay(Duration),
     /// `BatchWriteItem`: the last half of the items, at least one, is not processed.
@@ -128,6 +130,10 @@ async fn serve(
             Fault::Answer(body) => answer(200, &body),
             Fault::DropBefore => return Ok(()),
             Fault::DropAfter => return forward(&mut server, &head, &call).await.map(|_| ()),
+            Fault::Cut => {
+                let whole = forward(&mut server, &head, &call).await?;
+                return client.write_all(&whole[..whole.len() - 1]).await;
+            }
             Fault::Delay(time) => {
                 tokio::time::sleep(time).await;
                 forward(&mut server, &head, &call).await?
