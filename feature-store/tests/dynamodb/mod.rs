@@ -3,6 +3,7 @@
 mod conforming;
 mod emulator;
 mod faults;
+mod histories;
 mod parts;
 mod proxy;
 mod server;
