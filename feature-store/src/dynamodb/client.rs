@@ -83,8 +83,8 @@ impl Table {
     /// The table of this name or ARN, reached as `config` says.
     pub fn new(config: &SdkConfig, name: &str) -> Self {
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(5))
-            .operation_attempt_timeout(Duration::from_secs(30))
+            .connect_timeout(Duration::from_secs(3))
+            .operation_attempt_timeout(Duration::from_secs(10))
             .build();
         // The store makes calls again itself: it slows down all calls when one is throttled.
         let builder = aws_sdk_dynamodb::config::Builder::from(config);

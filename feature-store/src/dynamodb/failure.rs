@@ -151,3 +151,6 @@ fn unavailable(message: String) -> Failure {
 fn is_of_the_keys(text: &str) -> bool {
     ["key schema", "match the schema", "Missing the key", "Type mismatch for key"].iter().any(|t| text.contains(t))
 }
+
+#[cfg(test)]
+mod tests;

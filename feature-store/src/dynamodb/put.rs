@@ -41,8 +41,8 @@ impl Inner {
             {
                 return Ok(false);
             }
-            let writes: Vec<_> = parts.iter().map(|part| self.put_part(part)).collect();
-            stream::iter(writes).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await?;
+            let writes = stream::iter(0..parts.len()).map(|i| self.put_part(&parts[i]));
+            writes.buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await?;
         }
         let keys: Vec<Key> = parts.into_iter().map(|part| part.key).collect();
         match self.put_header(&header).await? {

@@ -14,8 +14,8 @@ const READS_MAX: usize = 10;
 impl Inner {
     /// The tiles of each range, without those that expired.
     pub async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
-        let reads: Vec<_> = ranges.iter().map(|range| self.read_range(range, now)).collect();
-        stream::iter(reads).buffered(self.limits.calls.max(1)).try_collect().await
+        let reads = stream::iter(0..ranges.len()).map(|i| self.read_range(&ranges[i], now));
+        reads.buffered(self.limits.calls.max(1)).try_collect().await
     }
 
     async fn read_range(&self, range: &TileRange, now: i64) -> Result<Vec<Tile>> {

@@ -49,8 +49,9 @@ impl Inner {
 
     /// Deletes items that may be gone already.
     pub async fn delete(&self, keys: Vec<Key>) -> Result<()> {
-        let batches: Vec<_> = keys.chunks(BATCH).map(|batch| self.delete_batch(batch.to_vec())).collect();
-        stream::iter(batches).buffer_unordered(BATCHES_AT_ONCE).try_collect().await
+        let first = stream::iter((0..keys.len()).step_by(BATCH));
+        let deletes = first.map(|i| self.delete_batch(keys[i..keys.len().min(i + BATCH)].to_vec()));
+        deletes.buffer_unordered(BATCHES_AT_ONCE).try_collect().await
     }
 
     /// Deletes up to [`BATCH`] items; what the service leaves undone is asked for again.

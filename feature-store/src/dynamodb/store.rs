@@ -13,6 +13,18 @@ use super::table::{self, TableOptions};
 ///
 /// Reads are strongly consistent: a tile whose [`put`](OnlineStore::put) returned is seen by every read that begins
 /// after that.
+///
+/// ```no_run
+/// use featurectl_feature_store::DynamoStore;
+/// use featurectl_feature_store::dynamodb::{Access, Limits, Table, TableOptions};
+///
+/// # async fn example() -> featurectl_core::Result<()> {
+/// let table = Table::connect("features", &Access::default()).await;
+/// let options = TableOptions { ttl: true, ..TableOptions::default() };
+/// let store = DynamoStore::create(table, &options, Limits::default()).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct DynamoStore {
     pub(super) inner: Arc<Inner>,

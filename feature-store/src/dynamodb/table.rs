@@ -26,11 +26,9 @@ pub struct TableOptions {
 /// Makes the table if it is not there, and sets what it does not have yet.
 pub(super) async fn create(inner: &Inner, options: &TableOptions) -> Result<()> {
     let (table, writes) = (&inner.table, &inner.writes);
-    let made = writes.call(|| table.create(&options.tags, options.deletion_protection)).await;
-    let is_new = match made {
-        // It is there, or an attempt without an answer made it.
-        Err(e) if e.kind() == ErrorKind::Conflict => false,
-        made => made.map(|()| true)?,
+    let is_new = match describe(inner).await {
+        Err(e) if e.kind() == ErrorKind::NotFound => make(inner, options).await?,
+        known => known.map(|_| false)?,
     };
     let description = active(inner).await?;
     if !is_new && !options.tags.is_empty() {
@@ -47,6 +45,15 @@ pub(super) async fn create(inner: &Inner, options: &TableOptions) -> Result<()> 
         writes.call(|| table.set_recovery()).await?;
     }
     Ok(())
+}
+
+/// Makes the table, and returns whether it did: another process may have been faster, or an attempt without an answer.
+async fn make(inner: &Inner, options: &TableOptions) -> Result<bool> {
+    let create = || inner.table.create(&options.tags, options.deletion_protection);
+    match inner.writes.call(create).await {
+        Err(e) if e.kind() == ErrorKind::Conflict => Ok(false),
+        made => made.map(|()| true),
+    }
 }
 
 /// Whether the table can be used as it is.

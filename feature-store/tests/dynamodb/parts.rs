@@ -68,6 +68,17 @@ async fn an_expired_tile_costs_one_query() {
 }
 
 #[tokio::test]
+async fn a_big_tile_that_is_not_newer_costs_one_read() {
+    let (name, store) = new_store().await;
+    store.put(vec![tile(0, 5, 10)]).await.expect("a write");
+    let proxy = Proxy::start(&endpoint(), |_| Fault::None).await;
+    let store = store_at(&proxy.endpoint, &name).await;
+    let puts = [store.put(vec![tile(0, 5, BIG)]).await, store.put(vec![tile(0, 4, BIG)]).await];
+    assert_eq!(puts.map(|put| put.expect("a write")), [0, 0]);
+    assert_eq!((proxy.calls("GetItem"), proxy.calls("PutItem")), (2, 0));
+}
+
+#[tokio::test]
 async fn a_tile_that_lost_parts_is_an_error_and_never_a_shorter_tile() {
     let (name, store) = new_store().await;
     store.put(vec![tile(0, 1, BIG)]).await.expect("a write");
@@ -79,6 +90,25 @@ async fn a_tile_that_lost_parts_is_an_error_and_never_a_shorter_tile() {
     let error = store_at(&proxy.endpoint, &name).await.read(&[everything()], 0).await.expect_err("no parts");
     assert_eq!(error.kind(), ErrorKind::Data, "{error}");
     assert!(error.to_string().contains("a tile has lost parts"), "{error}");
+}
+
+#[tokio::test]
+async fn a_tile_that_goes_or_expires_while_it_is_read_is_left_out() {
+    let (name, store) = new_store().await;
+    store.put(vec![tile(0, 1, BIG)]).await.expect("a write");
+    let mut expired = header_of(&name).await;
+    expired["w"] = json!({ "B": "AAAAAAAAAAA=" });
+    expired["ex"] = json!({ "N": "0" });
+    for header in [json!({}), json!({ "Item": expired })] {
+        let replace = move |call: &Call| match call.operation.as_str() {
+            "Query" if is_of_parts(call) => Fault::Answer(json!({ "Items": [], "Count": 0, "ScannedCount": 0 })),
+            "GetItem" => Fault::Answer(header.clone()),
+            _ => Fault::None,
+        };
+        let proxy = Proxy::start(&endpoint(), replace).await;
+        let found = store_at(&proxy.endpoint, &name).await.read(&[everything()], 0).await.expect("a read");
+        assert_eq!((found, proxy.calls("GetItem")), (vec![vec![]], 1));
+    }
 }
 
 #[tokio::test]
