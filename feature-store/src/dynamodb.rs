@@ -24,7 +24,6 @@ mod table;
 
 pub use client::{Access, Table};
 pub use import::{ImportPlan, write_import};
-pub use item::{Item, Key, Value, decode, encode};
 pub use retry::Limits;
 pub use store::DynamoStore;
 pub use table::TableOptions;

@@ -109,7 +109,7 @@ async fn writers_at_once_leave_the_newest_tile_whole_and_nothing_else() {
         };
         let watch = async {
             let store = store_at(&proxy.endpoint, &name).await;
-            let mut last = vec![0; 2];
+            let mut last = [0; 2];
             for _ in 0..20 {
                 for found in read(&store).await {
                     let position = found.position.low();

@@ -120,7 +120,7 @@ async fn a_tile_that_is_replaced_all_the_time_is_given_up() {
         "Query" if is_of_parts(call) => Fault::Answer(json!({ "Items": [], "Count": 0, "ScannedCount": 0 })),
         "GetItem" => {
             let mut newer = header.clone();
-            newer["w"] = json!({ "B": format!("AAAAAAAAAA{}=", if call.nth % 2 == 0 { 'A' } else { 'E' }) });
+            newer["w"] = json!({ "B": format!("AAAAAAAAAA{}=", if call.nth.is_multiple_of(2) { 'A' } else { 'E' }) });
             Fault::Answer(json!({ "Item": newer }))
         }
         _ => Fault::None,
