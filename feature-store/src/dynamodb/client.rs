@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -284,11 +284,16 @@ impl Table {
         self.place.failure(&Said {
             code: said.map(|(code, _)| code.to_string()).unwrap_or_default(),
             status: if let SdkError::ServiceError(e) = e { e.raw().status().as_u16() } else { 0 },
-            text: said
-                .map_or_else(|| DisplayErrorContext(e).to_string(), |(code, message)| format!("{code}: {message}")),
+            text: said.map_or_else(|| causes(e), |(code, message)| format!("{code}: {message}")),
             unsent: matches!(e, SdkError::ConstructionFailure(_)),
         })
     }
+}
+
+/// What an error says, and what caused it.
+fn causes(e: &(dyn std::error::Error + 'static)) -> String {
+    let all: Vec<_> = std::iter::successors(Some(e), |e| e.source()).map(ToString::to_string).collect();
+    all.join(": ")
 }
 
 fn unbuilt(e: BuildError) -> Error {

@@ -213,13 +213,16 @@ pub fn span_of_parts(header: &Item) -> Result<Span> {
 }
 
 /// Where the parts lie of all writes of the header's tile up to its own position. When it is stored, those of no other
-/// write than its own are needed any more: what is not newer than it will never be stored.
+/// write than its own are needed any more: what is not newer than it will never be stored. `None` if the tile can have
+/// none, as its writer's name is too long.
 ///
 /// Errors: [`Data`](featurectl_core::ErrorKind::Data) if the header is none.
-pub fn span_of_parts_until(header: &Item) -> Result<Span> {
+pub fn span_of_parts_until(header: &Item) -> Result<Option<Span>> {
     let (key, position, _) = identity(header)?;
     let low = part_key(&key, Position::default(), 0, 0);
-    Ok(Span { pk: partition_key(PARTS, &key.partition), low, high: part_key(&key, position, u64::MAX, u32::MAX) })
+    let high = part_key(&key, position, u64::MAX, u32::MAX);
+    let span = Span { pk: partition_key(PARTS, &key.partition), low, high };
+    Ok(Some(span).filter(|span| span.high.len() <= MAX_SORT_KEY))
 }
 
 /// The partition keys of all items of the partitions that start with `prefix` start with one of these.

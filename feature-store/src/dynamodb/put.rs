@@ -80,7 +80,7 @@ impl Inner {
 
     /// Removes the parts of other writes that the stored header makes useless.
     async fn remove_parts_until(&self, header: &Item, own: &[Key]) -> Result<()> {
-        let span = span_of_parts_until(header)?;
+        let Some(span) = span_of_parts_until(header)? else { return Ok(()) };
         let mut from = None;
         loop {
             let page = self.reads.call(|| self.table.query_keys(&span, from.clone())).await?;
