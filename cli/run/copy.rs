@@ -7,7 +7,7 @@ use datafusion::config::{ConfigFileType, TableOptions};
 use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
 use datafusion::prelude::SessionContext;
 use featurectl_core::check::Copy;
-use featurectl_core::sink::{Sink, SinkNode, WrittenFile};
+use featurectl_core::sink::{Sink, SinkNode, WrittenFile, tuned};
 use featurectl_core::{Error, Lineage, Result, lineage};
 use serde::{Deserialize, Serialize};
 
@@ -121,9 +121,7 @@ impl Run<'_> {
     }
 }
 
-/// The session's settings for the format, changed by the statement's `OPTIONS`. Numbers and times get no
-/// dictionary, which costs much time and rarely saves room, and integers are written as differences of few bits, unless
-/// the statement asks for something else.
+/// The session's settings for the format, [tuned], and changed by the statement's `OPTIONS`.
 fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
     let mut options = ctx.state().default_table_options();
     options.set_config_format(match copy.format.as_str() {
@@ -131,15 +129,7 @@ fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
         "json" => ConfigFileType::JSON,
         _ => ConfigFileType::PARQUET,
     });
-    for field in copy.plan.schema().fields() {
-        let float = field.data_type().is_floating();
-        if float || field.data_type().is_integer() || field.data_type().is_temporal() {
-            let column = options.parquet.column_specific_options.entry(field.name().clone()).or_default();
-            column.dictionary_enabled = Some(false);
-            column.encoding = (!float).then(|| "delta_binary_packed".into());
-        }
-    }
-    options.parquet.global.max_row_group_size = row_group_rows(copy.plan.schema().as_arrow());
+    options.parquet = tuned(options.parquet, copy.plan.schema().as_arrow());
     for (key, value) in &copy.options {
         let key = if key.starts_with("format.") { key.clone() } else { format!("format.{key}") };
         options
@@ -147,15 +137,6 @@ fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
             .map_err(|e| Error::from(e).context(format!("OPTIONS of COPY TO '{}'", copy.target)))?;
     }
     Ok(options)
-}
-
-/// Rows of a row group, which a writer holds in memory: those of about 64 MiB, but neither so few that readers lose time
-/// between groups nor more than is usual.
-fn row_group_rows(schema: &arrow::datatypes::Schema) -> usize {
-    /// What a value of no fixed width is taken to be.
-    const BYTES: usize = 32;
-    let bytes: usize = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(BYTES)).sum();
-    ((64 << 20) / bytes.max(1)).clamp(1 << 16, 1 << 20)
 }
 
 async fn write_as(rows: DataFrame, format: TableOptions, path: &str, options: DataFrameWriteOptions) -> Result<u64> {

@@ -1,12 +1,29 @@
-//! How tiles lie in a DynamoDB table, and a table filled by import. No request is made here.
+//! The online store in DynamoDB: how tiles lie in a table, the store over it, and a table filled by import.
 //!
 //! ```text
-//!  tiles sorted by key ──▶ Item (pk, sk, attributes) ──▶ DynamoDB JSON, gzip ──▶ import-00000.json.gz …
-//!                                                                                import.json (for ImportTable)
+//!             ┌─ put ──▶ parts, then a header if it is newer ─┐
+//!  DynamoStore┼─ read ─▶ one Query a range, drained           ├─▶ Caller: gate, retries ─▶ Table: the SDK
+//!             └─ remove ▶ Scan of keys, batches of deletes    ┘
+//!
+//!  tiles sorted by key ──▶ Item (key, attributes) ──▶ DynamoDB JSON, gzip ──▶ import-00000.json.gz …
+//!                                                                             import.json (for ImportTable)
 //! ```
+//! `item` knows the layout and no network; `client` asks the service and decides nothing.
 
+mod client;
+mod failure;
+mod gate;
 mod import;
 mod item;
+mod put;
+mod read;
+mod remove;
+mod retry;
+mod store;
+mod table;
 
+pub use client::{Access, Table};
 pub use import::{ImportPlan, write_import};
-pub use item::{Item, decode, encode};
+pub use retry::Limits;
+pub use store::DynamoStore;
+pub use table::TableOptions;

@@ -1,8 +1,8 @@
 //! Where features are kept: Delta tables offline, tiles online, and the registry of what is defined.
 //!
 //! ```text
-//!  plan ──▶ OfflineStore (Delta) ──tiles──▶ OnlineStore (embedded) ──OnlinePlanner──▶ features at T
-//!              └───────────── Registry: definitions, hashes, runs ─────────────┘
+//!  plan ──▶ OfflineStore (Delta) ──tiles──▶ OnlineStore (embedded, DynamoDB) ──OnlinePlanner──▶ features at T
+//!              └────────────────── Registry: definitions, hashes, runs ──────────────────┘
 //! ```
 
 pub mod conformance;
@@ -13,6 +13,7 @@ mod offline;
 mod registry;
 mod serving;
 
+pub use dynamodb::DynamoStore;
 pub use embedded::EmbeddedStore;
 pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Replace, Unit, Version};
 pub use registry::{Entry, Lock, Registry, write};

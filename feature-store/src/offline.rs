@@ -21,7 +21,7 @@ use datafusion::prelude::SessionContext;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{CommitInfo, Transaction};
 use deltalake::{DeltaTable, DeltaTableError};
-use featurectl_core::sink::{Sink, SinkNode, WrittenFile};
+use featurectl_core::sink::{Sink, SinkNode, WrittenFile, tuned};
 use featurectl_core::{Error, ErrorKind, Result};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,7 @@ impl OfflineStore {
             prefix: format!("{}-{next}", manifest.run_id),
             partition_by: schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect(),
             single: false,
-            options: ctx.state().default_table_options().parquet,
+            options: tuned(ctx.state().default_table_options().parquet, &schema),
         };
         let rows = SinkNode::plan(with_types(plan, &schema)?, sink)?;
         let rows = ctx.execute_logical_plan(rows).await?.collect().await?;

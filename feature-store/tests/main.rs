@@ -1,4 +1,6 @@
-//! The embedded store: the contract, several processes, damage, and crashes.
+//! The online stores. The embedded one: the contract, several processes, damage, and crashes. DynamoDB: `dynamodb`.
+
+mod dynamodb;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

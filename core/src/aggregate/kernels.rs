@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 
 use super::Events;
@@ -21,10 +21,35 @@ use super::blocks::Blocks;
 use super::double_double::DoubleDouble;
 use super::sum::floats;
 use crate::Result;
+use crate::definition::{AggregateCall, FeatureView};
 
 /// What several aggregations over the same events share: which rows count, how many do in each range, and their sums.
 #[derive(Debug, Default)]
-pub(crate) struct Memo(Mutex<Vec<(Key, Arc<dyn Any + Send + Sync>)>>);
+pub(crate) struct Memo {
+    made: Mutex<Vec<(Key, Arc<dyn Any + Send + Sync>)>>,
+    /// Addresses of the arguments and filters of which both the least and the greatest value are wanted.
+    extremes: Vec<(usize, usize)>,
+}
+
+impl Memo {
+    /// For the aggregates of a view over these columns.
+    pub(crate) fn of(view: &FeatureView, events: &[ArrayRef]) -> Self {
+        let calls = |name: &'static str| view.aggregates.iter().filter(move |c| c.binding.name == name);
+        let both = |min: &&AggregateCall| calls("max").any(|max| (&max.args, max.filter) == (&min.args, min.filter));
+        let place = |call: &AggregateCall| {
+            (address(call.args.first().map(|c| &events[*c])), filter_address(call.filter.map(|c| events[c].as_boolean())))
+        };
+        Self { made: Mutex::default(), extremes: calls("min").filter(both).map(place).collect() }
+    }
+}
+
+fn address(arg: Option<&ArrayRef>) -> usize {
+    arg.map_or(0, |a| Arc::as_ptr(a).cast::<()>() as usize)
+}
+
+fn filter_address(filter: Option<&BooleanArray>) -> usize {
+    filter.map_or(0, |f| std::ptr::from_ref(f) as usize)
+}
 
 /// What it is, and the addresses of the argument, the filter and the ranges that it is of.
 type Key = (&'static str, usize, usize, usize);
@@ -38,18 +63,16 @@ fn shared<T: Send + Sync + 'static>(
     make: impl FnOnce() -> Result<T>,
 ) -> Result<Arc<T>> {
     let Some(memo) = events.memo else { return make().map(Arc::new) };
-    let arg = arg.map_or(0, |a| Arc::as_ptr(a).cast::<()>() as usize);
-    let filter = events.filter.map_or(0, |f| std::ptr::from_ref(f) as usize);
-    let key = (what, arg, filter, ranges.as_ptr() as usize);
+    let key = (what, address(arg), filter_address(events.filter), ranges.as_ptr() as usize);
     let known = |memo: &Memo| {
-        let found = memo.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = memo.made.lock().unwrap_or_else(PoisonError::into_inner);
         found.iter().find(|(k, _)| *k == key).and_then(|(_, v)| Arc::clone(v).downcast().ok())
     };
     if let Some(known) = known(memo) {
         return Ok(known);
     }
     let made = Arc::new(make()?);
-    memo.0.lock().unwrap_or_else(PoisonError::into_inner).push((key, Arc::clone(&made) as _));
+    memo.made.lock().unwrap_or_else(PoisonError::into_inner).push((key, Arc::clone(&made) as _));
     Ok(made)
 }
 
@@ -264,6 +287,35 @@ fn prefix<T: Copy + Default>(values: impl Iterator<Item = T>, add: impl Fn(T, T)
         sum
     }));
     out
+}
+
+/// The least and the greatest value of each range, if the view asks for both of this argument: they are found together.
+/// `keys` gives the rows as integers of their order; those that do not count may be anything.
+pub(super) fn extremes(
+    events: &Events<'_>,
+    arg: &ArrayRef,
+    ranges: &[Range<usize>],
+    keys: impl FnOnce() -> Result<Vec<i64>>,
+) -> Result<Option<Arc<Vec<[i64; 2]>>>> {
+    let place = (address(Some(arg)), filter_address(events.filter));
+    if !events.memo.is_some_and(|m| m.extremes.contains(&place)) {
+        return Ok(None);
+    }
+    let blocks = shared(events, "extremes", Some(arg), &[], || {
+        // The second of a pair is turned, so that both are minima.
+        let mut rows: Vec<[i64; 2]> = keys()?.into_iter().map(|key| [key, !key]).collect();
+        if let Some(counted) = counted(events, Some(arg)) {
+            put_where_not(&counted, [i64::MAX; 2], &mut rows);
+        }
+        Ok(Blocks::new(rows, lower_pair))
+    })?;
+    let of = |r: &Range<usize>| blocks.of(r, [i64::MAX; 2], lower_pair);
+    shared(events, "extremes of ranges", Some(arg), ranges, || Ok(ranges.iter().map(of).collect())).map(Some)
+}
+
+fn lower_pair(least: &mut [i64; 2], value: &[i64; 2]) {
+    lower(&mut least[0], &value[0]);
+    lower(&mut least[1], &value[1]);
 }
 
 /// The smallest value of a range.

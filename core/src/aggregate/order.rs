@@ -10,7 +10,7 @@ use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::double_double::Reader;
-use super::kernels::{Minima, Seen, counted, put_where_not};
+use super::kernels::{Minima, Seen, counted, extremes, put_where_not};
 use super::{Aggregation, Events};
 use crate::{Result, ordered};
 
@@ -34,8 +34,18 @@ impl Aggregation for Extreme {
 
     fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
         let Some(keys) = Keys::new(&self.data_type, self.max) else { return Ok(None) };
-        let counted = counted(events, Some(&events.args[0]));
-        let mut rows = keys.of(&events.args[0])?;
+        let arg = &events.args[0];
+        let lane = usize::from(self.max);
+        let both = |r: &&[Range<usize>]| {
+            let plain = || Keys { max: false, ..keys }.of(arg);
+            let Some(pairs) = extremes(events, arg, r, plain)? else { return Ok(None) };
+            keys.values(pairs.iter().map(|p| p[lane]), Seen::new(events, Some(arg), r)?.nulls.clone()).map(Some)
+        };
+        if let Some(values) = ranges.iter().map(both).collect::<Result<Option<Vec<_>>>>()? {
+            return Ok(Some(values));
+        }
+        let counted = counted(events, Some(arg));
+        let mut rows = keys.of(arg)?;
         if let Some(counted) = &counted {
             put_where_not(counted, i64::MAX, &mut rows);
         }

@@ -321,8 +321,14 @@ impl Evaluation {
 
     /// The rows of the next groups.
     fn chunk(&mut self) -> Result<RecordBatch> {
+        /// So many events that what is made of them, such as prefix sums, stays in a core's own cache.
+        const EVENTS: usize = 1 << 14;
         let (first, begin) = (self.next, self.asks.group(self.next).start);
-        while self.next < self.asks.groups() && self.asks.group(self.next).end - begin < self.target {
+        let events = |groups: Range<usize>| if self.exec.windowed().is_some() { self.places(groups).len() } else { 0 };
+        while self.next < self.asks.groups()
+            && self.asks.group(self.next).end - begin < self.target
+            && events(first..self.next) < EVENTS
+        {
             self.next += 1;
         }
         self.next = (self.next + 1).min(self.asks.groups());
@@ -463,7 +469,7 @@ fn features(
     times: &[i64],
     at: &[i64],
 ) -> Result<Vec<ArrayRef>> {
-    let memo = Memo::default();
+    let memo = Memo::of(view, events);
     let mut out: Vec<Option<ArrayRef>> = vec![None; view.features.len()];
     for (index, call) in view.aggregates.iter().enumerate() {
         let mine = |(i, f): (usize, &Feature)| match f.source {

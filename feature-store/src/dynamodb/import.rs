@@ -16,12 +16,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use featurectl_core::{Error, Result, Tile, TileKey};
 use flate2::{Compression, write::GzEncoder};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
-use super::item::{Item, encode};
+use super::item::{Item, Value, encode};
 
 /// Bytes of JSON in a file before the next is begun: far below what DynamoDB refuses, far above many small files.
 const FILE_BYTES: usize = 256 << 20;
+
+/// The number of the one write that an import is.
+const WRITE: u64 = 0;
 
 /// Where an import goes to and comes from.
 #[derive(Debug, Clone)]
@@ -56,7 +59,7 @@ pub fn write_import(tiles: impl IntoIterator<Item = Result<Tile>>, folder: &Path
         if last.as_ref().is_some_and(|last| *last >= tile.key) {
             return Err(Error::invalid("tiles of an import must come in the order of their keys, each key once"));
         }
-        for item in encode(&tile)? {
+        for item in encode(&tile, WRITE)? {
             files.write(&to_line(&item)?).map_err(doing)?;
         }
         count += 1;
@@ -70,7 +73,7 @@ pub fn write_import(tiles: impl IntoIterator<Item = Result<Tile>>, folder: &Path
 }
 
 /// The request of `ImportTable`: keys as in the layout, pay per request, the files of `data/` only.
-fn request(plan: &ImportPlan) -> Value {
+fn request(plan: &ImportPlan) -> serde_json::Value {
     json!({
         "S3BucketSource": { "S3Bucket": plan.bucket, "S3KeyPrefix": format!("{}/data/", plan.prefix) },
         "InputFormat": "DYNAMODB_JSON",
@@ -92,19 +95,11 @@ fn request(plan: &ImportPlan) -> Value {
 
 /// An item as a line of DynamoDB JSON.
 fn to_line(item: &Item) -> Result<Vec<u8>> {
-    let binary = |bytes: &[u8]| json!({ "B": BASE64.encode(bytes) });
-    let number = |n: i64| json!({ "N": n.to_string() });
-    let mut attributes = Map::new();
-    let mut add = |name: &str, value: Option<Value>| drop(value.map(|v| attributes.insert(name.into(), v)));
-    add("pk", Some(binary(&item.pk)));
-    add("sk", Some(binary(&item.sk)));
-    add("v", Some(json!({ "N": item.format() })));
-    add("pos", item.position.map(|p| binary(&p.0)));
-    add("ev", item.last_event.map(number));
-    add("ex", item.expires_at.map(number));
-    add("ttl", item.ttl().map(number));
-    add("n", item.parts.map(|n| number(n.into())));
-    add("p", item.parts.is_none().then(|| binary(&item.bytes)));
+    let typed = |value| match value {
+        Value::Binary(bytes) => json!({ "B": BASE64.encode(bytes) }),
+        Value::Number(n) => json!({ "N": n.to_string() }),
+    };
+    let attributes: Map<_, _> = item.attributes().map(|(name, value)| (name.to_string(), typed(value))).collect();
     let mut line = serde_json::to_vec(&json!({ "Item": attributes })).map_err(|e| Error::internal(e.to_string()))?;
     line.push(b'\n');
     Ok(line)

@@ -5,7 +5,9 @@ use std::io::Read;
 use featurectl_core::{ErrorKind, Position};
 use flate2::read::MultiGzDecoder;
 
-use super::super::item::decode;
+use serde_json::Value;
+
+use super::super::item::{Item, Key, decode};
 use super::*;
 
 fn plan() -> ImportPlan {
@@ -33,17 +35,17 @@ fn items(folder: &Path) -> Vec<Item> {
 fn item(attributes: &Value) -> Item {
     let bytes = |name: &str| attributes[name]["B"].as_str().map(|b| BASE64.decode(b).expect("base64"));
     let number = |name: &str| attributes[name]["N"].as_str().map(|n| n.parse::<i64>().expect("a number"));
-    assert_eq!(number("v"), Some(1), "the version of the layout");
     let item = Item {
-        pk: bytes("pk").expect("a key"),
-        sk: bytes("sk").expect("a key"),
+        key: Key { pk: bytes("pk").expect("a key"), sk: bytes("sk").expect("a key") },
+        format: number("v").expect("the version of the layout"),
         position: bytes("pos").map(|p| Position(p.try_into().expect("24 bytes"))),
+        write: bytes("w").map(|w| u64::from_be_bytes(w.try_into().expect("8 bytes"))),
         last_event: number("ev"),
         expires_at: number("ex"),
         parts: number("n").map(|n| n as u32),
         bytes: bytes("p").unwrap_or_default(),
     };
-    assert_eq!(number("ttl"), item.ttl());
+    assert_eq!((item.format, number("ttl")), (1, item.ttl()));
     item
 }
 

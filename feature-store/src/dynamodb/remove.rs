@@ -1,0 +1,71 @@
+//! Removal, by a scan.
+//!
+//! A table has no order of partitions, so whoever looks for those of a prefix reads the whole table: a read unit for
+//! 4 KB of it, whatever is removed, and a write unit for each KB that is. A directory of partitions would save that
+//! and cost a write for each new partition instead, on the way of every tile to its reader.
+
+use featurectl_core::Result;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::item::{Key, prefixes};
+use super::store::Inner;
+
+/// Shares of the table that are scanned at once.
+const SEGMENTS: i32 = 4;
+/// Items of one call that deletes.
+const BATCH: usize = 25;
+/// Calls that delete what one page of a scan gave, at once.
+const BATCHES_AT_ONCE: usize = 8;
+
+impl Inner {
+    /// Removes the tiles of all partitions that start with `prefix` and returns how many.
+    pub async fn remove(&self, prefix: &[u8]) -> Result<usize> {
+        let segments = (0..SEGMENTS).map(|segment| self.remove_segment(prefix, segment));
+        let removed: Vec<(usize, Vec<Key>)> =
+            stream::iter(segments).buffer_unordered(SEGMENTS as usize).try_collect().await?;
+        // The parts last: as long as a header is there, its tile can be read.
+        let (counts, parts): (Vec<usize>, Vec<Vec<Key>>) = removed.into_iter().unzip();
+        self.delete(parts.concat()).await?;
+        Ok(counts.into_iter().sum())
+    }
+
+    /// Removes the headers in a share of the table. Returns how many there were, and the keys of parts.
+    async fn remove_segment(&self, prefix: &[u8], segment: i32) -> Result<(usize, Vec<Key>)> {
+        let prefixes = prefixes(prefix);
+        let (mut count, mut parts, mut from) = (0, Vec::new(), None);
+        loop {
+            let scan = || self.table.scan_keys(&prefixes, (segment, SEGMENTS), from.clone());
+            let page = self.reads.call(scan).await?;
+            let (headers, others): (Vec<Key>, Vec<Key>) = page.found.into_iter().partition(Key::is_tile);
+            count += headers.len();
+            parts.extend(others);
+            self.delete(headers).await?;
+            from = page.next;
+            if from.is_none() {
+                return Ok((count, parts));
+            }
+        }
+    }
+
+    /// Deletes items that may be gone already.
+    pub async fn delete(&self, keys: Vec<Key>) -> Result<()> {
+        let first = stream::iter((0..keys.len()).step_by(BATCH));
+        let deletes = first.map(|i| self.delete_batch(keys[i..keys.len().min(i + BATCH)].to_vec()));
+        deletes.buffer_unordered(BATCHES_AT_ONCE).try_collect().await
+    }
+
+    /// Deletes up to [`BATCH`] items; what the service leaves undone is asked for again.
+    async fn delete_batch(&self, mut keys: Vec<Key>) -> Result<()> {
+        let mut failures = 0;
+        while !keys.is_empty() {
+            let left = self.writes.call(|| self.table.delete(&keys)).await?;
+            if !left.is_empty() {
+                failures = if left.len() < keys.len() { 1 } else { failures + 1 };
+                self.writes.slow_down();
+                self.writes.wait(failures, self.table.place().throttled("some items were not processed")).await?;
+            }
+            keys = left;
+        }
+        Ok(())
+    }
+}
