@@ -325,14 +325,15 @@ impl Evaluation {
         const EVENTS: usize = 1 << 14;
         let (first, begin) = (self.next, self.asks.group(self.next).start);
         let events = |groups: Range<usize>| if self.exec.windowed().is_some() { self.places(groups).len() } else { 0 };
-        while self.next < self.asks.groups()
-            && self.asks.group(self.next).end - begin < self.target
-            && events(first..self.next) < EVENTS
+        let mut last = first;
+        while last + 1 < self.asks.groups()
+            && self.asks.group(last).end - begin < self.target
+            && events(first..last + 1) < EVENTS
         {
-            self.next += 1;
+            last += 1;
         }
-        self.next = (self.next + 1).min(self.asks.groups());
-        let groups = first..self.next;
+        let groups = first..last + 1;
+        self.next = groups.end;
         let rows = UInt32Array::from(self.asks.rows[begin..self.asks.group(groups.end - 1).end].to_vec());
         let mut columns = self.left.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
         columns.extend(match self.exec.windowed() {
