@@ -16,8 +16,8 @@ use featurectl_core::asof::{FeatureRelations, Serve};
 use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
 use featurectl_core::{Diagnostic, Error, FeatureView, OnlineStore, Result, Source};
-use featurectl_executors::score::{ModelSet, Output, predict_udf};
 use featurectl_executors::cluster::{self, Progress, Role, Status};
+use featurectl_executors::score::{ModelSet, Output, predict_udf};
 use featurectl_executors::{SharedExtensionPlanner, local};
 use featurectl_feature_store::{EmbeddedStore, Entry, OfflineStore, OnlinePlanner, Registry};
 use featurectl_trainer_bridge::HYPERPARAMETERS;
@@ -143,7 +143,19 @@ impl Session {
             }
         }
         let offline = OfflineStore::new(project.store.join("offline"));
-        Ok(Self { ctx, here, progress, project, models, registry, offline, relations, functions, serve, known: Mutex::default() })
+        Ok(Self {
+            ctx,
+            here,
+            progress,
+            project,
+            models,
+            registry,
+            offline,
+            relations,
+            functions,
+            serve,
+            known: Mutex::default(),
+        })
     }
 
     /// Whether plans run on a cluster.

@@ -125,8 +125,8 @@ fn run(folder: &Path, cluster: &str) {
 fn sql_means_on_a_cluster_what_the_files_say() {
     let cluster = Cluster::start(2);
     let address = Address::parse(&cluster.address()).expect("an address");
-    crate::semantics::every_file(|project| {
-        let project = Project { cluster: Some(address.clone()), ..project };
+    crate::semantics::every_file(|mut project: Project| {
+        project.cluster = Some(address.clone());
         async move { Session::connect(project, &Extensions::default()).await }
     });
 }
@@ -149,14 +149,14 @@ fn a_job_gives_the_same_on_a_cluster_and_again_nothing_is_done() {
 fn larger_project() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let data = "COPY (SELECT value % 977 AS k, to_timestamp_micros(1704067200000000 + value * 43000000) AS t, value % 1000 AS v
-                  FROM range(120000)) TO 'events' STORED AS PARQUET;
+                  FROM range(120000)) TO 'events.parquet' STORED AS PARQUET;
                 COPY (SELECT value AS id, value * 7 % 1009 AS k, to_timestamp_micros(1704067200000000 + value * 430000000) AS at
-                  FROM range(12000)) TO 'asks' STORED AS PARQUET;";
+                  FROM range(12000)) TO 'asks.parquet' STORED AS PARQUET;";
     std::fs::write(folder.path().join("data.sql"), data).expect("a job");
     let made = featurectl(folder.path(), &["run", "data.sql"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
-    let sql = "CREATE EXTERNAL TABLE events STORED AS PARQUET LOCATION 'events';
-        CREATE EXTERNAL TABLE asks STORED AS PARQUET LOCATION 'asks';
+    let sql = "CREATE EXTERNAL TABLE events STORED AS PARQUET LOCATION 'events.parquet';
+        CREATE EXTERNAL TABLE asks STORED AS PARQUET LOCATION 'asks.parquet';
         CREATE FEATURE VIEW f ENTITY (k) EVENT TIME t WITH (online = true) AS
         SELECT count(*) OVER d AS n, sum(v) OVER d AS total, avg(v) OVER w AS mean, max(v) OVER w AS most,
                approx_distinct(v) OVER w AS kinds, last_value(v) OVER d AS last
@@ -193,6 +193,12 @@ fn orphans(folder: &Path, args: &[&str]) -> usize {
     assert!(done.status.success(), "{}", text(&done.stderr));
     let report: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
     report["files"].as_array().expect("files").len()
+}
+
+fn same(found: &str, wanted: &str, killed: u64) {
+    let other = found.lines().zip(wanted.lines()).find(|(f, w)| f != w);
+    let (rows, all) = (found.lines().count(), wanted.lines().count());
+    assert!(found == wanted, "after {killed} kills: {rows} rows of {all}; the first that differs: {other:?}");
 }
 
 /// How often roles are killed; the longer run is `FEATURECTL_CHAOS_KILLS=50 cargo nextest run killed_roles`.
@@ -246,12 +252,12 @@ fn killed_roles_change_no_row_and_leave_nothing_after_vacuum() {
         let mut err = String::new();
         let _ = driver.stderr.take().map(|mut e| e.read_to_string(&mut err));
         assert!(driver.wait().expect("it ends").success(), "after {killed} kills: {err}");
-        assert!(rows_of(shaken.path()) == wanted, "after {killed} kills the rows are others");
+        same(&rows_of(shaken.path()), &wanted, killed);
         cluster.wait(2);
     }
     orphans(shaken.path(), &[]);
     assert_eq!(orphans(shaken.path(), &["--dry-run"]), 0);
-    assert!(rows_of(shaken.path()) == wanted, "vacuum removed rows");
+    same(&rows_of(shaken.path()), &wanted, killed);
 }
 
 #[test]
@@ -283,7 +289,7 @@ fn what_is_wrong_with_a_cluster_is_said() {
     let nobody = format!("df://127.0.0.1:{}", free_port());
     fails(folder.path(), &["run", "job.sql", "--cluster", &nobody], 2, &[&nobody, "does not answer", "is it running"]);
     fails(folder.path(), &["run", "job.sql", "--cluster", "127.0.0.1:1"], 2, &["write df://HOST:50050"]);
-    fails(folder.path(), &["cluster", "executor", "--scheduler", "x"], 2, &["--bind"]);
+    fails(folder.path(), &["cluster", "executor", "--scheduler", "http://x"], 2, &["write df://HOST:50050"]);
     let cluster = Cluster::start(0);
     let wanted = ["has no executor yet", "featurectl cluster executor --scheduler 127.0.0.1"];
     fails(folder.path(), &["run", "job.sql", "--cluster", &cluster.address()], 1, &wanted);
@@ -297,7 +303,8 @@ fn what_is_wrong_with_a_cluster_is_said() {
         }
     });
     fails(folder.path(), &["run", "job.sql", "--cluster", &foreign], 1, &["no featurectl scheduler"]);
-    std::fs::write(folder.path().join("featurectl.toml"), "[profile.default]\ncluster = \"localhost\"\n").expect("a file");
+    std::fs::write(folder.path().join("featurectl.toml"), "[profile.default]\ncluster = \"localhost\"\n")
+        .expect("a file");
     fails(folder.path(), &["run", "job.sql"], 1, &["featurectl.toml: profile `default`: cluster", "df://HOST:50050"]);
 }
 

@@ -131,9 +131,8 @@ fn print(global: &Global, status: &Status) -> Result<()> {
     println!("featurectl {}", status.version);
     let header = ["executor", "address", "tasks at once", "last heard of"];
     render::strings(&header, executors.collect(), global.output);
-    let jobs = status.jobs.iter().map(|j| {
-        vec![j.id.clone(), j.status.clone(), format!("{} of {}", j.stages.0, j.stages.1)]
-    });
+    let jobs =
+        status.jobs.iter().map(|j| vec![j.id.clone(), j.status.clone(), format!("{} of {}", j.stages.0, j.stages.1)]);
     render::strings(&["job", "status", "stages"], jobs.collect(), global.output);
     Ok(())
 }

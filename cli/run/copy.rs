@@ -224,7 +224,8 @@ pub(crate) fn leftovers(project: &Project) -> Result<Vec<(PathBuf, u64)>> {
         Err(e) => return Err(e.into()),
     };
     for note in notes {
-        let Some(written) = std::fs::read(note?.path()).ok().and_then(|b| serde_json::from_slice::<Written>(&b).ok()) else {
+        let Some(written) = std::fs::read(note?.path()).ok().and_then(|b| serde_json::from_slice::<Written>(&b).ok())
+        else {
             continue;
         };
         let target = std::path::absolute(project.root.join(&written.target))?;

@@ -16,10 +16,10 @@ use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::generated::datafusion_common::TableParquetOptions;
 use datafusion_proto::physical_plan::{
     PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
 };
-use datafusion_proto::generated::datafusion_common::TableParquetOptions;
 use datafusion_proto::protobuf;
 use prost::{Message, Oneof};
 
@@ -311,7 +311,9 @@ impl Call {
         let binding = Binding { name: self.name, args, retractable: self.retractable };
         let function = binding.bind(functions).map_err(|e| {
             let name = &binding.name;
-            e.context(format!("the aggregation `{name}` of a task: start every role of the cluster with the same binary"))
+            e.context(format!(
+                "the aggregation `{name}` of a task: start every role of the cluster with the same binary"
+            ))
         })?;
         Ok(AggregateCall {
             function,

@@ -401,8 +401,9 @@ impl ExecutionPlan for SinkExec {
 
 fn rows_of(files: &[WrittenFile]) -> Result<RecordBatch> {
     let text = |f: fn(&WrittenFile) -> &str| Arc::new(StringArray::from_iter_values(files.iter().map(f))) as ArrayRef;
-    let number =
-        |f: fn(&WrittenFile) -> u64| Arc::new(Int64Array::from_iter_values(files.iter().map(|x| f(x) as i64))) as ArrayRef;
+    let number = |f: fn(&WrittenFile) -> u64| {
+        Arc::new(Int64Array::from_iter_values(files.iter().map(|x| f(x) as i64))) as ArrayRef
+    };
     let columns =
         vec![text(|f| &f.path), text(|f| &f.partition), number(|f| f.rows), number(|f| f.bytes), text(|f| &f.stats)];
     Ok(RecordBatch::try_new(output_schema(), columns)?)
@@ -560,7 +561,8 @@ fn partition_json(by: &RecordBatch) -> Result<String> {
     if by.num_rows() == 0 || by.num_columns() == 0 {
         return Ok("{}".into());
     }
-    let columns = by.columns().iter().map(|c| cast(&c.slice(0, 1), &DataType::Utf8)).collect::<std::result::Result<_, _>>()?;
+    let columns =
+        by.columns().iter().map(|c| cast(&c.slice(0, 1), &DataType::Utf8)).collect::<std::result::Result<_, _>>()?;
     let fields: Vec<_> = by.schema().fields().iter().map(|f| Field::new(f.name(), DataType::Utf8, true)).collect();
     json(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?, false)
 }
@@ -588,7 +590,10 @@ fn statistics(schema: &SchemaRef, metadata: &ParquetMetaData) -> Result<String> 
         let known = counts.null_count() == 0;
         if known {
             let sum = counts.iter().flatten().sum::<u64>() as i64;
-            nulls.push((Arc::new(Field::new(field.name(), DataType::Int64, false)), Arc::new(Int64Array::from(vec![sum]))));
+            nulls.push((
+                Arc::new(Field::new(field.name(), DataType::Int64, false)),
+                Arc::new(Int64Array::from(vec![sum])),
+            ));
         }
         if !known || !bounded(field.data_type()) || !exact(&converter, metadata) {
             continue;
@@ -635,7 +640,8 @@ fn bounded(data_type: &DataType) -> bool {
 /// Whether no bound was cut short.
 fn exact(converter: &StatisticsConverter<'_>, metadata: &ParquetMetaData) -> bool {
     let Some(column) = converter.parquet_column_index() else { return false };
-    metadata.row_groups().iter().all(|group| {
-        group.column(column).statistics().is_none_or(|s| s.min_is_exact() && s.max_is_exact())
-    })
+    metadata
+        .row_groups()
+        .iter()
+        .all(|group| group.column(column).statistics().is_none_or(|s| s.min_is_exact() && s.max_is_exact()))
 }

@@ -282,7 +282,8 @@ fn logged_files(table: &Path) -> Result<HashSet<PathBuf>> {
             let action: serde_json::Value = serde_json::from_str(line).map_err(|e| doing(e.to_string()))?;
             let path = ["add", "remove"].iter().find_map(|kind| action.get(kind)?.get("path")?.as_str());
             if let Some(path) = path {
-                let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|e| doing(e.to_string()))?;
+                let path =
+                    percent_encoding::percent_decode_str(path).decode_utf8().map_err(|e| doing(e.to_string()))?;
                 files.insert(table.join(path.as_ref()));
             }
         }

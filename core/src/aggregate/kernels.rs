@@ -37,7 +37,10 @@ impl Memo {
         let calls = |name: &'static str| view.aggregates.iter().filter(move |c| c.binding.name == name);
         let both = |min: &&AggregateCall| calls("max").any(|max| (&max.args, max.filter) == (&min.args, min.filter));
         let place = |call: &AggregateCall| {
-            (address(call.args.first().map(|c| &events[*c])), filter_address(call.filter.map(|c| events[c].as_boolean())))
+            (
+                address(call.args.first().map(|c| &events[*c])),
+                filter_address(call.filter.map(|c| events[c].as_boolean())),
+            )
         };
         Self { made: Mutex::default(), extremes: calls("min").filter(both).map(place).collect() }
     }

@@ -122,7 +122,20 @@ impl AsOfExec {
     ) -> Self {
         let properties = Arc::new(properties(&left, &schema));
         let metrics = ExecutionPlanMetricsSet::new();
-        Self { left, right, left_keys, right_keys, left_time, right_time, op, view, schema, properties, reach: None, metrics }
+        Self {
+            left,
+            right,
+            left_keys,
+            right_keys,
+            left_time,
+            right_time,
+            op,
+            view,
+            schema,
+            properties,
+            reach: None,
+            metrics,
+        }
     }
 
     fn new_reach(&self) -> Result<Option<Reach>> {

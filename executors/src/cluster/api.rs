@@ -65,7 +65,8 @@ pub(super) fn version_of(id: &str) -> Option<&str> {
 async fn get(address: &Address, path: &str) -> Result<Value> {
     let silent = |e: &dyn std::error::Error| {
         let cause = std::iter::successors(Some(e), |e| e.source()).last().map_or(String::new(), ToString::to_string);
-        let message = format!("the scheduler {address} does not answer ({cause}): is it running, and is this its address?");
+        let message =
+            format!("the scheduler {address} does not answer ({cause}): is it running, and is this its address?");
         Error::new(ErrorKind::Unavailable, message)
     };
     let url = format!("{}{path}", address.http());
@@ -115,10 +116,18 @@ pub(super) async fn status(address: &Address) -> Result<Status> {
     Ok(Status { version, executors, jobs })
 }
 
-/// How far a job is, if the scheduler says so.
-pub(super) async fn progress(address: &Address, job: &str) -> Option<Progress> {
-    let answer = get(address, &format!("/api/job/{job}/stages")).await.ok()?;
-    let stages = answer.get("stages")?.as_array()?.clone();
+/// An attempt of a task that did not succeed.
+pub(super) struct FailedTask {
+    /// Whether the task itself failed, rather than its executor or what it was to read being lost.
+    pub(super) by_itself: bool,
+    pub(super) error: String,
+}
+
+/// How far a job is, and the attempts of its tasks that failed.
+pub(super) async fn progress(address: &Address, job: &str) -> Result<(Progress, Vec<FailedTask>)> {
+    let answer = get(address, &format!("/api/job/{job}/stages")).await?;
+    let stages = answer.get("stages").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut failed = Vec::new();
     let done = |s: &Value| s.get("stage_status").and_then(Value::as_str) == Some("Successful");
     let mut progress = Progress { job: job.into(), ..Progress::default() };
     progress.stages = (stages.iter().filter(|s| done(s)).count(), stages.len());
@@ -126,8 +135,9 @@ pub(super) async fn progress(address: &Address, job: &str) -> Option<Progress> {
         progress.rows += stage.get("input_rows").and_then(Value::as_u64).unwrap_or_default();
         for task in stage.get("tasks").and_then(Value::as_array).into_iter().flatten() {
             let status = task.get("status");
-            if status.is_some_and(|s| s.get("Failed").is_some()) {
-                progress.failed_tasks += 1;
+            if let Some(failure) = status.and_then(|s| s.get("Failed")) {
+                let text = |key: &str| failure.get(key).and_then(Value::as_str).unwrap_or_default();
+                failed.push(FailedTask { by_itself: text("reason") == "ExecutionError", error: text("error").into() });
                 continue;
             }
             if !done(stage) {
@@ -136,5 +146,6 @@ pub(super) async fn progress(address: &Address, job: &str) -> Option<Progress> {
             }
         }
     }
-    Some(progress)
+    progress.failed_tasks = failed.len();
+    Ok((progress, failed))
 }

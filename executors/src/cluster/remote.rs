@@ -148,7 +148,13 @@ impl ExecutionPlan for RemoteExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let job = Job::new(self.address.clone(), Arc::clone(&self.bytes), self.plan.schema(), &context, self.progress.clone());
+        let job = Job::new(
+            self.address.clone(),
+            Arc::clone(&self.bytes),
+            self.plan.schema(),
+            &context,
+            self.progress.clone(),
+        );
         let rows = MetricBuilder::new(&self.metrics).output_rows(partition);
         let stream = stream::once(job.run()).try_flatten().inspect(move |batch| {
             batch.iter().for_each(|b| rows.add(b.num_rows()));

@@ -68,7 +68,8 @@ pub struct ExecutorOptions {
 /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for an address that can't be listened on.
 pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
     let address = format!("{}:{}", options.bind, options.port);
-    let listen = address.parse().map_err(|e| Error::invalid(format!("--bind {}: {e}: give an IP address", options.bind)))?;
+    let listen =
+        address.parse().map_err(|e| Error::invalid(format!("--bind {}: {e}: give an IP address", options.bind)))?;
     let state = role.clone();
     let config = SchedulerConfig {
         scheduler_id: versioned(&unique()),
@@ -92,7 +93,9 @@ pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
         ..SchedulerConfig::default()
     };
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(|e| failed(&e))?;
-    start_server(cluster, listen, Arc::new(config)).await.map_err(|e| failed(&e).context(format!("listening on {address}")))
+    start_server(cluster, listen, Arc::new(config))
+        .await
+        .map_err(|e| failed(&e).context(format!("listening on {address}")))
 }
 
 /// Runs an executor until it is told to end; then it takes no more tasks, and ends when those under way are done.

@@ -35,7 +35,8 @@ pub(super) async fn commit(
     path: &Path,
 ) -> Result<()> {
     let fail = |e: DeltaTableError| delta_error(e, path);
-    let partition_by: Vec<String> = schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect();
+    let partition_by: Vec<String> =
+        schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect();
     let kernel: StructType = schema.as_ref().try_into_kernel().map_err(|e| fail(e.into()))?;
     let mut actions: Vec<Action> = Vec::with_capacity(files.len() + 2);
     let old = delta.snapshot().ok().map(|s| s.snapshot().clone());
@@ -50,7 +51,9 @@ pub(super) async fn commit(
         let new = new.with_partition_columns(partition_by.clone()).await.map_err(fail)?;
         let new = new.snapshot().map_err(fail)?.snapshot();
         let metadata = match &old {
-            Some(old) => new.metadata().clone().with_table_id(old.metadata().id().to_string()).map_err(|e| fail(e.into()))?,
+            Some(old) => {
+                new.metadata().clone().with_table_id(old.metadata().id().to_string()).map_err(|e| fail(e.into()))?
+            }
             None => new.metadata().clone(),
         };
         actions.extend([Action::Protocol(new.protocol().clone()), Action::Metadata(metadata)]);
