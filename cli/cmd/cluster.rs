@@ -124,8 +124,9 @@ fn print(global: &Global, status: &Status) -> Result<()> {
     if global.output == Output::Json {
         return render::json(status);
     }
+    let now = now_ms();
     let executors = status.executors.iter().map(|e| {
-        let silent = e.silent_ms.map_or("-".into(), |ms| render::seconds(ms as f64 / 1000.0));
+        let silent = e.seen_ms.map_or("-".into(), |ms| render::seconds(now.saturating_sub(ms) as f64 / 1000.0));
         vec![e.id.clone(), e.address.clone(), e.slots.to_string(), silent]
     });
     println!("featurectl {}", status.version);
@@ -135,4 +136,9 @@ fn print(global: &Global, status: &Status) -> Result<()> {
         status.jobs.iter().map(|j| vec![j.id.clone(), j.status.clone(), format!("{} of {}", j.stages.0, j.stages.1)]);
     render::strings(&["job", "status", "stages"], jobs.collect(), global.output);
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge: how long ago is told of now")]
+fn now_ms() -> u64 {
+    chrono::Utc::now().timestamp_millis().unsigned_abs()
 }

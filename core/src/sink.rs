@@ -109,6 +109,8 @@ pub struct WrittenFile {
     pub rows: u64,
     /// Its size in bytes.
     pub bytes: u64,
+    /// When it was written, milliseconds since 1970 UTC, as its store says.
+    pub written_ms: i64,
     /// Statistics as a JSON object in the form of a Delta log: `numRecords`, `minValues`, `maxValues`, `nullCount`.
     pub stats: String,
 }
@@ -132,7 +134,8 @@ impl WrittenFile {
                 partition: text(1, row),
                 rows: number(2, row),
                 bytes: number(3, row),
-                stats: text(4, row),
+                written_ms: number(4, row) as i64,
+                stats: text(5, row),
             }));
         }
         Ok(files)
@@ -146,6 +149,7 @@ fn output_schema() -> SchemaRef {
         field("partition", DataType::Utf8),
         field("rows", DataType::Int64),
         field("bytes", DataType::Int64),
+        field("written_ms", DataType::Int64),
         field("stats", DataType::Utf8),
     ]))
 }
@@ -401,11 +405,15 @@ impl ExecutionPlan for SinkExec {
 
 fn rows_of(files: &[WrittenFile]) -> Result<RecordBatch> {
     let text = |f: fn(&WrittenFile) -> &str| Arc::new(StringArray::from_iter_values(files.iter().map(f))) as ArrayRef;
-    let number = |f: fn(&WrittenFile) -> u64| {
-        Arc::new(Int64Array::from_iter_values(files.iter().map(|x| f(x) as i64))) as ArrayRef
-    };
-    let columns =
-        vec![text(|f| &f.path), text(|f| &f.partition), number(|f| f.rows), number(|f| f.bytes), text(|f| &f.stats)];
+    let number = |f: fn(&WrittenFile) -> i64| Arc::new(Int64Array::from_iter_values(files.iter().map(f))) as ArrayRef;
+    let columns = vec![
+        text(|f| &f.path),
+        text(|f| &f.partition),
+        number(|f| f.rows as i64),
+        number(|f| f.bytes as i64),
+        number(|f| f.written_ms),
+        text(|f| &f.stats),
+    ];
     Ok(RecordBatch::try_new(output_schema(), columns)?)
 }
 
@@ -458,9 +466,17 @@ impl Writers {
         for Open { path, partition, writer } in self.open {
             let metadata = writer.close().await?;
             let location = self.folder.clone().join_all(&path);
-            let bytes = self.store.head(&location).await?.size;
+            let stored = self.store.head(&location).await?;
+            let (bytes, written_ms) = (stored.size, stored.last_modified.timestamp_millis());
             let rows = metadata.file_metadata().num_rows() as u64;
-            written.push(WrittenFile { path, partition, rows, bytes, stats: statistics(&self.schema, &metadata)? });
+            written.push(WrittenFile {
+                path,
+                partition,
+                rows,
+                bytes,
+                written_ms,
+                stats: statistics(&self.schema, &metadata)?,
+            });
         }
         Ok(written)
     }

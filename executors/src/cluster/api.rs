@@ -1,6 +1,6 @@
 //! What a scheduler says of itself over HTTP, on the port of its gRPC service.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use featurectl_core::{Error, ErrorKind, Result};
 use http_body_util::{BodyExt, Empty};
@@ -34,8 +34,8 @@ pub struct ExecutorStatus {
     pub address: String,
     /// Tasks that it takes at once.
     pub slots: usize,
-    /// Milliseconds since it was heard of.
-    pub silent_ms: Option<u64>,
+    /// When it was last heard of, milliseconds since 1970 UTC.
+    pub seen_ms: Option<u64>,
 }
 
 /// A job at one moment.
@@ -90,14 +90,13 @@ pub(super) async fn status(address: &Address) -> Result<Status> {
     let id = text(&state, "scheduler_id");
     let version = version_of(&id).map_or_else(|| format!("unknown ({id})"), String::from);
     let executors = get(address, "/api/executors").await?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let executor = |e: &Value| {
         let id = text(e, "id");
         ExecutorStatus {
             version: version_of(&id).map_or_else(|| "unknown".into(), String::from),
             address: format!("{}:{}", text(e, "host"), number(e, "port")),
             slots: e.get("specification").map_or(0, |s| number(s, "vcores").max(number(s, "task_slots"))) as usize,
-            silent_ms: e.get("last_seen").and_then(Value::as_u64).map(|seen| now.saturating_sub(seen)),
+            seen_ms: e.get("last_seen").and_then(Value::as_u64),
             id,
         }
     };

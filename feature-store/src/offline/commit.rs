@@ -65,9 +65,8 @@ pub(super) async fn commit(
             }
         }
     }
-    let now = chrono::Utc::now().timestamp_millis();
     for file in files.iter().filter(|f| f.rows > 0) {
-        actions.push(Action::Add(add(file, &partition_by, now)?));
+        actions.push(Action::Add(add(file, &partition_by)?));
     }
     let mode = if *replace == Replace::Nothing { SaveMode::Append } else { SaveMode::Overwrite };
     let predicate = match replace {
@@ -84,7 +83,7 @@ pub(super) async fn commit(
     delta.update_state().await.map_err(fail)
 }
 
-fn add(file: &WrittenFile, partition_by: &[String], now: i64) -> Result<Add> {
+fn add(file: &WrittenFile, partition_by: &[String]) -> Result<Add> {
     let damaged = |e: serde_json::Error| Error::internal(format!("a written file's partition: {e}"));
     let mut values: std::collections::HashMap<String, Option<String>> =
         serde_json::from_str(&file.partition).map_err(damaged)?;
@@ -95,7 +94,7 @@ fn add(file: &WrittenFile, partition_by: &[String], now: i64) -> Result<Add> {
         path: file.path.clone(),
         partition_values: values,
         size: file.bytes as i64,
-        modification_time: now,
+        modification_time: file.written_ms,
         data_change: true,
         stats: Some(file.stats.clone()),
         tags: None,
