@@ -15,7 +15,6 @@ usage: bootstrap.sh --from s3://BUCKET/PREFIX --sha256 HEX [options]
   --work-dir DIR        shuffle and spill files (/mnt/featurectl, on the node's data volume)
   --drain-seconds N     how long tasks may take to end when a spot node goes, at most 90 (90)
   --efs FS:ACCESSPOINT  file system that all machines and the driver see, as fs-0123:fsap-4567, mounted at /srv/featurectl
-  --tls-secret ARN      secret with the texts of ca.pem, cert.pem and key.pem as a JSON object, for mTLS
   --dry-run             print the commands and files, do nothing
   --role ROLE --primary HOST    with --dry-run: primary or core, and the primary node's name
 TEXT
@@ -26,7 +25,7 @@ fail() {
   exit 1
 }
 
-from='' sha256='' port=50050 threads='' memory_mb='' work_dir=/mnt/featurectl drain_seconds=90 efs='' tls_secret=''
+from='' sha256='' port=50050 threads='' memory_mb='' work_dir=/mnt/featurectl drain_seconds=90 efs=''
 dry_run=false role='' primary=''
 
 parse() {
@@ -34,7 +33,7 @@ parse() {
     case "$1" in
     --help | -h) usage && exit 0 ;;
     --dry-run) dry_run=true && shift && continue ;;
-    --from | --sha256 | --port | --threads | --memory-mb | --work-dir | --drain-seconds | --efs | --tls-secret | --role | --primary)
+    --from | --sha256 | --port | --threads | --memory-mb | --work-dir | --drain-seconds | --efs | --role | --primary)
       (($# > 1)) || fail "$1 needs a value"
       local name=${1#--}
       printf -v "${name//-/_}" %s "$2"
@@ -54,7 +53,6 @@ validate() {
   ((drain_seconds <= 90)) || fail "--drain-seconds must be at most 90: EC2 gives 120 s in all"
   [[ "$work_dir" =~ ^/[A-Za-z0-9/_.-]+$ ]] || fail "--work-dir must be an absolute path without spaces, not '$work_dir'"
   [[ -z "$efs" || "$efs" =~ ^fs-[0-9a-f]+:fsap-[0-9a-f]+$ ]] || fail "--efs must be as fs-0123:fsap-4567, not '$efs'"
-  [[ -z "$tls_secret" || "$tls_secret" == arn:*:secretsmanager:* ]] || fail "--tls-secret must be the ARN of a secret"
   if ! $dry_run && [[ -n "$role$primary" ]]; then fail "--role and --primary are for --dry-run; a node knows its own"; fi
 }
 
@@ -123,33 +121,10 @@ mount_files() {
   run sudo mount -t efs -o "$options" "${efs%%:*}:/" /srv/featurectl
 }
 
-# The secret goes from one command to the next, never to a file that others can read, and never to the log. On the primary
-# node the steps' user may read it, too: the driver runs there.
-install_certificates() {
-  [[ -n "$tls_secret" ]] || return 0
-  local group=featurectl
-  if [[ "$role" == primary ]]; then group=$(id -gn); fi
-  run sudo install -d -m 0750 -o featurectl -g "$group" /etc/featurectl/tls
-  if $dry_run; then
-    echo "# the secret $tls_secret to /etc/featurectl/tls/{ca,cert,key}.pem, for featurectl:$group"
-    return
-  fi
-  aws secretsmanager get-secret-value --region "$(cut -d: -f4 <<<"$tls_secret")" --secret-id "$tls_secret" --query SecretString --output text |
-    sudo python3 -c '
-import json, os, sys
-texts = json.load(sys.stdin)
-for name in ("ca.pem", "cert.pem", "key.pem"):
-    with open(os.open("/etc/featurectl/tls/" + name, os.O_WRONLY | os.O_CREAT, 0o640), "w") as file:
-        file.write(texts[name])
-'
-  sudo chown -R "featurectl:$group" /etc/featurectl/tls
-}
-
 options() {
   local all=()
-  if [[ "$role" == core && -n "$threads" ]]; then all+=(--threads "$threads"); fi
-  if [[ "$role" == core && -n "$memory_mb" ]]; then all+=(--memory-mb "$memory_mb"); fi
-  if [[ -n "$tls_secret" ]]; then all+=(--tls /etc/featurectl/tls); fi
+  if [[ -n "$threads" ]]; then all+=(--threads "$threads"); fi
+  if [[ -n "$memory_mb" ]]; then all+=(--memory-mb "$memory_mb"); fi
   echo "${all[*]:-}"
 }
 
@@ -157,7 +132,7 @@ start_scheduler() {
   put /etc/featurectl/scheduler.env <<TEXT
 BIND=$address
 PORT=$port
-OPTIONS=$(options)
+OPTIONS=
 TEXT
   run sudo systemctl daemon-reload
   run sudo systemctl enable --now featurectl-scheduler.service
@@ -188,5 +163,4 @@ validate
 find_node
 install_files
 mount_files
-install_certificates
 if [[ "$role" == primary ]]; then start_scheduler; else start_executor; fi

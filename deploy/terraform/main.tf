@@ -7,7 +7,6 @@ locals {
     binary_sha256   = var.binary_sha256
     data_s3_uri     = var.data_s3_uri
     efs             = var.efs
-    tls_secret_arn  = var.tls_secret_arn
     end_at          = var.end_at
     session_manager = var.session_manager
     partition       = data.aws_partition.this.partition

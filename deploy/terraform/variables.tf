@@ -35,7 +35,7 @@ variable "scheduler_private_ip" {
 }
 
 variable "https_egress_cidrs" {
-  description = "Where the machines may open HTTPS connections to, besides S3: addresses of interface endpoints (Secrets Manager, Session Manager), or 0.0.0.0/0 behind a NAT gateway."
+  description = "Where the machines may open HTTPS connections to, besides S3: addresses of interface endpoints (Session Manager), or 0.0.0.0/0 behind a NAT gateway."
   type        = list(string)
   default     = []
   validation {
@@ -195,16 +195,6 @@ variable "data_s3_uri" {
   validation {
     condition     = var.data_s3_uri == null || can(regex("^s3://[a-z0-9][a-z0-9.-]+/[A-Za-z0-9/_.+=-]*[A-Za-z0-9_.+=-]$", var.data_s3_uri))
     error_message = "The prefix must be s3://bucket/prefix, without a slash at its end. A whole bucket can't be given."
-  }
-}
-
-variable "tls_secret_arn" {
-  description = "Secret in Secrets Manager, a JSON object with the texts of ca.pem, cert.pem and key.pem, for mTLS between the roles. Without it, connections are plain."
-  type        = string
-  default     = null
-  validation {
-    condition     = var.tls_secret_arn == null || can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+$", var.tls_secret_arn))
-    error_message = "The secret must be given by its ARN."
   }
 }
 

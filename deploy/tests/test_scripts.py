@@ -145,7 +145,6 @@ def bootstrap(role, *options):
 
 ALL_OPTIONS = (
     "--threads 6 --memory-mb 20000 --work-dir /mnt1/featurectl --drain-seconds 60 --efs fs-01:fsap-02 --port 50060"
-    " --tls-secret arn:aws:secretsmanager:eu-west-1:123456789012:secret:certificates"
 ).split()
 
 
@@ -179,7 +178,7 @@ class Emr(unittest.TestCase):
             emr_command("core", *ALL_OPTIONS, "--primary", "ip-10-0-9-9.ec2.internal"),
             "/usr/local/bin/featurectl cluster executor --scheduler ip-10-0-9-9.ec2.internal:50060 --bind 10.0.1.20"
             " --advertise ip-10-0-1-20.ec2.internal --port 50051 --grpc-port 50052 --work-dir /mnt1/featurectl"
-            " --drain-seconds 60 --threads 6 --memory-mb 20000 --tls /etc/featurectl/tls".split(),
+            " --drain-seconds 60 --threads 6 --memory-mb 20000".split(),
         )
         text = bootstrap("core", *ALL_OPTIONS).stdout
         self.assertIn("accesspoint=fsap-02 fs-01:/ /srv/featurectl", text.replace("\\", ""))

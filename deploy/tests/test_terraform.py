@@ -138,7 +138,6 @@ REFUSED = [
     ({"efs": {**EFS, "access_point_id": "ap-02"}}, "fsap-"),
     ({"data_s3_uri": "s3://bucket/"}, "A whole bucket can't be given"),
     ({"data_s3_uri": "s3://bucket/p/"}, "without a slash at its end"),
-    ({"tls_secret_arn": "certificates"}, "ARN"),
     ({"spot_max_price_usd": 0}, "above 0"),
     ({"max_hourly_usd": 2}, "could cost 2.24 USD an"),
     ({"end_at": "tomorrow"}, "a time in UTC"),
@@ -208,7 +207,6 @@ PLAIN = {
     "account_id": "123456789012",
     "data_s3_uri": None,
     "efs": None,
-    "tls_secret_arn": None,
     "end_at": None,
     "session_manager": False,
 }
@@ -216,7 +214,6 @@ FULL = {
     **PLAIN,
     "data_s3_uri": "s3://bucket/data/flights",
     "efs": EFS,
-    "tls_secret_arn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:certificates-AbCdEf",
     "end_at": "2026-01-31T18:00:00Z",
     "session_manager": True,
 }
@@ -282,11 +279,11 @@ class Nodes(unittest.TestCase):
             self.assertEqual(files[path], (DEPLOY / "systemd" / Path(path).name).read_text())
 
     def test_the_scheduler_is_started_with_what_was_set(self):
-        self.assertEqual(
-            boot_command(self.nodes, "scheduler-plain"),
-            "/usr/local/bin/featurectl cluster scheduler --bind 10.0.1.20 --port 50050".split(),
-        )
-        self.assertEqual(boot_command(self.nodes, "scheduler-full")[-2:], ["--tls", "/etc/featurectl/tls"])
+        for name in ("scheduler-plain", "scheduler-full"):
+            self.assertEqual(
+                boot_command(self.nodes, name),
+                "/usr/local/bin/featurectl cluster scheduler --bind 10.0.1.20 --port 50050".split(),
+            )
 
     def test_the_executor_is_started_with_what_was_set(self):
         self.assertEqual(
@@ -294,7 +291,7 @@ class Nodes(unittest.TestCase):
             "/usr/local/bin/featurectl cluster executor --scheduler ip-10-0-1-10.ec2.internal:50050 --bind 10.0.1.20"
             " --advertise ip-10-0-1-20.ec2.internal --port 50051 --grpc-port 50052"
             " --work-dir /var/lib/featurectl/shuffle --drain-seconds 90"
-            " --threads 8 --memory-mb 20000 --tls /etc/featurectl/tls".split(),
+            " --threads 8 --memory-mb 20000".split(),
         )
 
     def test_only_the_scheduler_ends_itself(self):

@@ -1,22 +1,20 @@
 locals {
   systemd = "${path.module}/../../systemd"
-  tls     = var.node.tls_secret_arn == null ? [] : ["--tls", "/etc/featurectl/tls"]
 }
 
 output "user_data" {
   description = "Script for the machine's first boot."
   value = templatefile("${path.module}/user-data.sh.tftpl", {
-    role           = var.role
-    binary_s3_uri  = var.node.binary_s3_uri
-    binary_sha256  = var.node.binary_sha256
-    region         = var.node.region
-    efs            = var.node.efs
-    tls_secret_arn = var.node.tls_secret_arn
-    end_at         = var.node.end_at == null || var.role == "executor" ? null : formatdate("YYYY-MM-DD hh:mm:ss 'UTC'", var.node.end_at)
-    env            = merge(var.env, { OPTIONS = join(" ", concat(var.options, local.tls)) })
-    unit           = file("${local.systemd}/featurectl-${var.role}.service")
-    watch_unit     = file("${local.systemd}/featurectl-spot-watch.service")
-    watch          = file("${local.systemd}/featurectl-spot-watch")
+    role          = var.role
+    binary_s3_uri = var.node.binary_s3_uri
+    binary_sha256 = var.node.binary_sha256
+    region        = var.node.region
+    efs           = var.node.efs
+    end_at        = var.node.end_at == null || var.role == "executor" ? null : formatdate("YYYY-MM-DD hh:mm:ss 'UTC'", var.node.end_at)
+    env           = merge(var.env, { OPTIONS = join(" ", var.options) })
+    unit          = file("${local.systemd}/featurectl-${var.role}.service")
+    watch_unit    = file("${local.systemd}/featurectl-spot-watch.service")
+    watch         = file("${local.systemd}/featurectl-spot-watch")
   })
 }
 

@@ -6,7 +6,7 @@ locals {
   bucket     = split("/", local.data)[0]
   prefix     = trimprefix(local.data, "${local.bucket}/")
   may_write  = ["s3:PutObject", "s3:AbortMultipartUpload"]
-  statements = concat(local.binary, local.objects, local.files, local.secret, local.session)
+  statements = concat(local.binary, local.objects, local.files, local.session)
 
   binary = [{
     Sid      = "Binary"
@@ -39,13 +39,6 @@ locals {
     Action    = concat(["elasticfilesystem:ClientMount"], local.writes ? ["elasticfilesystem:ClientWrite"] : [])
     Resource  = "${local.efs}:file-system/${efs.file_system_id}"
     Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = "${local.efs}:access-point/${efs.access_point_id}" } }
-  }]
-
-  secret = [for arn in var.node.tls_secret_arn == null ? [] : [var.node.tls_secret_arn] : {
-    Sid      = "Certificates"
-    Effect   = "Allow"
-    Action   = ["secretsmanager:GetSecretValue"]
-    Resource = arn
   }]
 
   # What Session Manager's agent needs; these actions know no narrower resource.

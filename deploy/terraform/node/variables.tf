@@ -32,7 +32,6 @@ variable "node" {
       access_point_id   = string
       security_group_id = string
     }))
-    tls_secret_arn  = optional(string)
     end_at          = optional(string)
     session_manager = optional(bool, false)
     partition       = string
