@@ -100,8 +100,10 @@ pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
 
 /// Runs an executor until it is told to end; then it takes no more tasks, and ends when those under way are done.
 ///
-/// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for an address that can't be listened on, a folder that can't
-/// be written, or a scheduler that does not answer.
+/// It waits for its scheduler for as long as that takes.
+///
+/// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for an address that can't be listened on, or a folder that
+/// can't be written.
 pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<()> {
     std::fs::create_dir_all(&options.work_dir)
         .map_err(|e| Error::from(e).context(format!("--work-dir {}", options.work_dir.display())))?;
@@ -116,7 +118,8 @@ pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<()> {
         grpc_port: options.grpc_port,
         scheduler_host: options.scheduler.host.clone(),
         scheduler_port: options.scheduler.port,
-        scheduler_connect_timeout_seconds: PATIENCE.as_secs() as u16,
+        // Any value but 0 waits without end in Ballista 55, which is right: a scheduler may come later.
+        scheduler_connect_timeout_seconds: 1,
         vcores: options.threads.unwrap_or(0),
         work_dir: Some(work_dir),
         job_data_ttl_seconds: SHUFFLE_TTL,
