@@ -129,7 +129,7 @@ fn format_options(ctx: &SessionContext, copy: &Copy) -> Result<TableOptions> {
         "json" => ConfigFileType::JSON,
         _ => ConfigFileType::PARQUET,
     });
-    options.parquet = tuned(options.parquet, copy.plan.schema().as_arrow());
+    options.parquet = tuned(options.parquet, copy.plan.schema().as_arrow(), !copy.partitioned_by.is_empty());
     for (key, value) in &copy.options {
         let key = if key.starts_with("format.") { key.clone() } else { format!("format.{key}") };
         options

@@ -60,14 +60,15 @@ const STATISTICS_COLUMNS: usize = 32;
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// `options` for columns of `schema`, where they say nothing else: numbers and times get no dictionary, which costs much
-/// time and rarely saves room, and integers are written as differences of few bits.
-pub fn tuned(mut options: TableParquetOptions, schema: &Schema) -> TableParquetOptions {
+/// time and rarely saves room, and integers are written as differences of few bits, if files are not `many`: for that, each
+/// column of each open file would have a MiB of work space.
+pub fn tuned(mut options: TableParquetOptions, schema: &Schema, many: bool) -> TableParquetOptions {
     for field in schema.fields() {
         let float = field.data_type().is_floating();
         if float || field.data_type().is_integer() || field.data_type().is_temporal() {
             let column = options.column_specific_options.entry(field.name().clone()).or_default();
             column.dictionary_enabled = Some(false);
-            column.encoding = (!float).then(|| "delta_binary_packed".into());
+            column.encoding = (!float && !many).then(|| "delta_binary_packed".into());
         }
     }
     options.global.max_row_group_size = row_group_rows(schema);

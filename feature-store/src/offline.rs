@@ -168,7 +168,7 @@ impl OfflineStore {
             prefix: format!("{}-{next}", manifest.run_id),
             partition_by: schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect(),
             single: false,
-            options: tuned(ctx.state().default_table_options().parquet, &schema),
+            options: tuned(ctx.state().default_table_options().parquet, &schema, true),
         };
         let rows = SinkNode::plan(with_types(plan, &schema)?, sink)?;
         let rows = ctx.execute_logical_plan(rows).await?.collect().await?;
