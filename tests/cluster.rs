@@ -99,14 +99,18 @@ impl Drop for Cluster {
 }
 
 fn spawn(program: &Path, args: &[&str]) -> Child {
-    let mut command = Command::new(program);
+    role(Command::new(program), args)
+}
+
+/// Starts a role by a command that ends with the binary.
+pub(crate) fn role(mut command: Command, args: &[&str]) -> Child {
     command.arg("cluster").args(args).stdin(Stdio::null()).stdout(Stdio::null());
     let quiet = std::env::var_os("FEATURECTL_TEST_LOGS").is_none();
     command.stderr(if quiet { Stdio::null() } else { Stdio::inherit() });
     command.spawn().expect("featurectl runs")
 }
 
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -146,7 +150,7 @@ fn a_job_gives_the_same_on_a_cluster_and_again_nothing_is_done() {
 }
 
 /// Rows that take a cluster a while, of a join and windows over them, into a partitioned table and a training set.
-fn larger_project() -> TempDir {
+pub(crate) fn larger_project() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let data = "COPY (SELECT value % 977 AS k, to_timestamp_micros(1704067200000000 + value * 43000000) AS t, value % 1000 AS v
                   FROM range(120000)) TO 'events.parquet' STORED AS PARQUET;
@@ -176,7 +180,7 @@ fn larger_project() -> TempDir {
 }
 
 /// All rows of all results.
-fn rows_of(folder: &Path) -> String {
+pub(crate) fn rows_of(folder: &Path) -> String {
     let look = "CREATE EXTERNAL TABLE tiles STORED AS DELTA LOCATION '.featurectl/offline/f';
         CREATE EXTERNAL TABLE labels STORED AS DELTA LOCATION '.featurectl/offline/labels';
         CREATE EXTERNAL TABLE parts STORED AS PARQUET PARTITIONED BY (part) LOCATION 'out/parts';
@@ -195,7 +199,7 @@ fn orphans(folder: &Path, args: &[&str]) -> usize {
     report["files"].as_array().expect("files").len()
 }
 
-fn same(found: &str, wanted: &str, killed: u64) {
+pub(crate) fn same(found: &str, wanted: &str, killed: u64) {
     let other = found.lines().zip(wanted.lines()).find(|(f, w)| f != w);
     let (rows, all) = (found.lines().count(), wanted.lines().count());
     assert!(found == wanted, "after {killed} kills: {rows} rows of {all}; the first that differs: {other:?}");

@@ -8,6 +8,7 @@ mod diagnostics;
 mod engine;
 mod kill;
 mod kinesis;
+mod network;
 mod oracle;
 mod oracle_lists;
 mod score;

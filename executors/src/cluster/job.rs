@@ -52,6 +52,8 @@ const PLAN_BYTES: usize = 8 << 20;
 /// A result up to this size, in bytes, is fetched whole before its first row is given out, so that it can be made again
 /// if a part of it is lost.
 const WHOLE_BYTES: i64 = 256 << 20;
+/// How long an executor may take to send the next rows of a result.
+const ROWS_WITHIN: Duration = Duration::from_secs(60);
 /// Between two questions for the status of a job.
 const POLL: Duration = Duration::from_millis(40);
 
@@ -260,12 +262,21 @@ impl Job {
         }
         let mut rows: Vec<RecordBatch> = Vec::new();
         for location in locations {
-            let part = fetch_partition(&mut clients, location).await.map_err(Ended::Lost)?;
-            rows.extend(part.try_collect::<Vec<_>>().await.map_err(Ended::Lost)?);
+            let mut part = within(fetch_partition(&mut clients, location)).await.map_err(Ended::Lost)?;
+            while let Some(batch) = within(async { part.next().await.transpose() }).await.map_err(Ended::Lost)? {
+                rows.push(batch);
+            }
         }
         let rows = stream::iter(rows.into_iter().map(Ok));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
+}
+
+/// What an executor answers, if it does so in time: one behind a cut line would never.
+async fn within<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let late =
+        || Error::new(ErrorKind::Unavailable, format!("an executor gave no rows for {} s", ROWS_WITHIN.as_secs()));
+    tokio::time::timeout(ROWS_WITHIN, answer).await.map_err(|_| DataFusionError::from(late()))?
 }
 
 async fn fetch_partition(
