@@ -464,9 +464,9 @@ impl Writers {
             self.file(&RecordBatch::new_empty(Arc::new(Schema::new(self.by.clone()))))?;
         }
         let mut written = Vec::with_capacity(self.open.len());
-        for Open { path, partition, writer } in self.open {
+        for Open { path, partition, writer } in std::mem::take(&mut self.open) {
             let metadata = writer.close().await?;
-            let location = self.folder.clone().join_all(&path);
+            let location = self.location(&path)?;
             let stored = self.store.head(&location).await?;
             let (bytes, written_ms) = (stored.size, stored.last_modified.timestamp_millis());
             let rows = metadata.file_metadata().num_rows() as u64;
@@ -535,11 +535,17 @@ impl Writers {
             path += &format!("{}={}/", escaped(field.name()), escaped(value));
         }
         path += &format!("{}-{}.parquet", self.name, self.open.len());
-        let location = self.folder.clone().join_all(&path);
+        let location = self.location(&path)?;
         let writer = BufWriter::new(Arc::clone(&self.store), location);
         let writer = AsyncArrowWriter::try_new(writer, Arc::clone(&self.schema), Some(self.properties.clone()))?;
         self.open.push(Open { path, partition: partition_json(by)?, writer });
         Ok(self.open.len() - 1)
+    }
+
+    /// Where a file is in its store; what may not stand in a name is escaped in `path` already.
+    fn location(&self, path: &str) -> Result<Path> {
+        let folder = self.folder.as_ref();
+        Ok(Path::parse(if folder.is_empty() { path.to_string() } else { format!("{folder}/{path}") })?)
     }
 
     /// Accounts what the open row groups hold; where the pool gives no more, they are ended.
@@ -552,17 +558,6 @@ impl Writers {
             open.writer.flush().await?;
         }
         self.memory.try_resize(held(&self.open))
-    }
-}
-
-/// A path below another.
-trait Below {
-    fn join_all(self, path: &str) -> Self;
-}
-
-impl Below for Path {
-    fn join_all(self, path: &str) -> Self {
-        path.split('/').fold(self, |folder, part| folder.join(part))
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Manifest {
 /// Rows that were made from some files of the source, and of nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
-    /// Value of [`WRITER_COLUMN`] in its rows.
+    /// Value of [`WRITER_COLUMN`](featurectl_core::tile::WRITER_COLUMN) in its rows.
     pub id: String,
     /// Path and version of each file.
     pub files: Vec<(String, String)>,
@@ -189,7 +189,12 @@ impl OfflineStore {
         };
         for table in tables {
             let table = table?.path();
-            let known = logged_files(&table)?;
+            let mut known = logged_files(&table)?;
+            // Old commits may be gone, and what they added be in a checkpoint only.
+            if let Some(delta) = self.open(&table.file_name().unwrap_or_default().to_string_lossy()).await? {
+                let files = delta.snapshot().map_err(|e| delta_error(e, &table))?.snapshot();
+                known.extend(files.log_data().iter().map(|f| table.join(f.path().as_ref())));
+            }
             let mut open = vec![table.clone()];
             while let Some(folder) = open.pop() {
                 for entry in std::fs::read_dir(&folder)? {
@@ -264,8 +269,7 @@ fn delta_error(e: DeltaTableError, path: &Path) -> Error {
     Error::new(kind, e.to_string()).with_source(e).context(format!("offline table {}", path.display()))
 }
 
-/// The files that some version of a table has, as its log says. Checkpoints need not be read: nothing here removes the
-/// commits before them.
+/// The files that the commits of a table's log name.
 fn logged_files(table: &Path) -> Result<HashSet<PathBuf>> {
     let log = table.join("_delta_log");
     let mut files = HashSet::new();
@@ -301,4 +305,70 @@ fn with_types(plan: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
     let columns: Vec<Expr> =
         columns.map(|(c, f)| cast(Expr::Column(c), f.data_type().clone()).alias(f.name())).collect();
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use datafusion::catalog::Session;
+    use datafusion::execution::context::QueryPlanner;
+    use datafusion::execution::session_state::SessionStateBuilder;
+    use datafusion::physical_plan::ExecutionPlan;
+    use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+    use featurectl_core::sink::SinkPlanner;
+    use std::sync::Arc;
+
+    #[derive(Debug)]
+    struct Planner;
+
+    #[async_trait]
+    impl QueryPlanner for Planner {
+        async fn create_physical_plan(
+            &self,
+            plan: &LogicalPlan,
+            session: &dyn Session,
+        ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+            let planners = vec![Arc::new(SinkPlanner) as _];
+            DefaultPhysicalPlanner::with_extension_planners(planners).create_physical_plan(plan, session).await
+        }
+    }
+
+    fn manifest(input: &str) -> Manifest {
+        Manifest {
+            kind: "training set".into(),
+            name: "t".into(),
+            definition_hash: String::new(),
+            input_hash: input.into(),
+            sources: vec![],
+            columns: vec![],
+            run_id: format!("run{input}"),
+            base: String::new(),
+            units: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn files_that_only_a_checkpoint_names_are_no_orphans() {
+        let state = SessionStateBuilder::new().with_default_features().with_query_planner(Arc::new(Planner)).build();
+        let ctx = SessionContext::new_with_state(state);
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = OfflineStore::new(folder.path());
+        let rows = "SELECT value AS id, CAST(NULL AS DATE) AS _date FROM range(10)";
+        let write = async |input: &str, replace| {
+            let plan = ctx.state().create_logical_plan(rows).await.expect("a plan");
+            let latest = store.latest("t").await.expect("a table");
+            store.write(&ctx, "t", plan, manifest(input), replace, latest).await.expect("a version")
+        };
+        write("0", Replace::All).await;
+        let version = write("1", Replace::Nothing).await;
+        assert_eq!((version.number, version.rows), (1, 20));
+        deltalake::checkpoints::create_checkpoint(&version.delta, None).await.expect("a checkpoint");
+        std::fs::remove_file(folder.path().join("t/_delta_log/00000000000000000000.json")).expect("an old commit");
+        assert_eq!(store.orphans().await.expect("orphans"), []);
+        let orphan = folder.path().join("t/_date=2024-01-01/part-x.parquet");
+        std::fs::create_dir_all(orphan.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&orphan, "left").expect("a file");
+        assert_eq!(store.orphans().await.expect("orphans"), [(orphan, 4)]);
+    }
 }
