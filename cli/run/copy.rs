@@ -200,6 +200,14 @@ fn remove(path: &Path) -> std::io::Result<()> {
 
 /// A hash of the names and sizes of all files at `path`.
 fn listing(path: &Path) -> Result<String> {
+    let one = |(path, bytes): (PathBuf, u64)| format!("{} {bytes}", path.display());
+    let mut files: Vec<String> = files_below(path)?.into_iter().map(one).collect();
+    files.sort();
+    Ok(hash(files.iter().map(String::as_str)))
+}
+
+/// The files at `path`, a file or a folder, with their sizes in bytes.
+fn files_below(path: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     let mut open = vec![path.to_path_buf()];
     while let Some(at) = open.pop() {
@@ -208,11 +216,11 @@ fn listing(path: &Path) -> Result<String> {
                 open.push(entry?.path());
             }
         } else {
-            files.push(format!("{} {}", at.display(), std::fs::metadata(&at)?.len()));
+            let bytes = std::fs::metadata(&at)?.len();
+            files.push((at, bytes));
         }
     }
-    files.sort();
-    Ok(hash(files.iter().map(String::as_str)))
+    Ok(files)
 }
 
 /// The files, with their sizes in bytes, that killed runs left beside the outputs of earlier ones.
@@ -230,22 +238,11 @@ pub(crate) fn leftovers(project: &Project) -> Result<Vec<(PathBuf, u64)>> {
         };
         let target = std::path::absolute(project.root.join(&written.target))?;
         let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut open: Vec<PathBuf> = Vec::new();
         for entry in target.parent().map_or_else(|| Path::new(".").read_dir(), Path::read_dir).into_iter().flatten() {
             let path = entry?.path();
             let found = path.file_name().unwrap_or_default().to_string_lossy();
             if found.starts_with(&format!(".{name}.part")) {
-                open.push(path);
-            }
-        }
-        while let Some(at) = open.pop() {
-            if at.is_dir() {
-                for entry in std::fs::read_dir(&at)? {
-                    open.push(entry?.path());
-                }
-            } else {
-                let bytes = std::fs::metadata(&at)?.len();
-                files.push((at, bytes));
+                files.extend(files_below(&path)?);
             }
         }
     }

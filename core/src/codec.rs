@@ -12,7 +12,6 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{DFSchema, ScalarValue, internal_datafusion_err};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
@@ -72,7 +71,7 @@ pub fn decode(
     match (node.kind, inputs) {
         (Some(Kind::AsOf(join)), [left, right]) => join.exec(left, right, functions, context, converter),
         (Some(Kind::Tiles(view)), [events]) => Ok(Arc::new(TileExec::new(view.view(functions)?, Arc::clone(events)))),
-        (Some(Kind::Sink(sink)), [input]) => sink.exec(input, context.task_ctx()),
+        (Some(Kind::Sink(sink)), [input]) => sink.exec(input),
         _ => Err(internal_datafusion_err!("an encoded operator without its inputs")),
     }
 }
@@ -351,7 +350,7 @@ impl Sink {
         })
     }
 
-    fn exec(self, input: &Arc<dyn ExecutionPlan>, _: &TaskContext) -> Result<Arc<dyn ExecutionPlan>> {
+    fn exec(self, input: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         let options = self.options.as_ref().ok_or_else(|| missing("options"))?;
         let sink = crate::sink::Sink {
             folder: self.folder,

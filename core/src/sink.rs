@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StructArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
-use arrow::json::{LineDelimitedWriter, WriterBuilder, writer::LineDelimited};
+use arrow::json::LineDelimitedWriter;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -576,13 +576,12 @@ fn partition_json(by: &RecordBatch) -> Result<String> {
     let columns =
         by.columns().iter().map(|c| cast(&c.slice(0, 1), &DataType::Utf8)).collect::<std::result::Result<_, _>>()?;
     let fields: Vec<_> = by.schema().fields().iter().map(|f| Field::new(f.name(), DataType::Utf8, true)).collect();
-    json(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?, false)
+    json(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// One row as a JSON object.
-fn json(row: &RecordBatch, nulls: bool) -> Result<String> {
-    let mut writer: LineDelimitedWriter<Vec<u8>> =
-        WriterBuilder::new().with_explicit_nulls(nulls).build::<_, LineDelimited>(Vec::new());
+/// One row as a JSON object; NULLs are missing.
+fn json(row: &RecordBatch) -> Result<String> {
+    let mut writer = LineDelimitedWriter::new(Vec::new());
     writer.write(row)?;
     writer.finish()?;
     let text = String::from_utf8(writer.into_inner()).unwrap_or_default();
@@ -638,7 +637,7 @@ fn statistics(schema: &SchemaRef, metadata: &ParquetMetaData) -> Result<String> 
         }
     }
     let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-    json(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?, false)
+    json(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 type Named = Vec<(FieldRef, ArrayRef)>;

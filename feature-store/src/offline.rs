@@ -27,7 +27,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use commit::{commit, table_schema};
+use commit::{commit, partition_by, table_schema};
 
 /// The date by which a table is partitioned.
 pub const DATE_COLUMN: &str = "_date";
@@ -166,7 +166,7 @@ impl OfflineStore {
         let sink = Sink {
             folder: format!("{}/", std::path::absolute(&path)?.display()),
             prefix: format!("{}-{next}", manifest.run_id),
-            partition_by: schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect(),
+            partition_by: partition_by(&schema),
             single: false,
             options: tuned(ctx.state().default_table_options().parquet, &schema, true),
         };

@@ -62,9 +62,14 @@ pub(super) fn version_of(id: &str) -> Option<&str> {
     version.split('.').all(|part| part.parse::<u32>().is_ok()).then_some(version)
 }
 
+/// What an error comes down to: the innermost of its sources.
+pub(super) fn cause(e: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(e), |e| e.source()).last().map_or(String::new(), ToString::to_string)
+}
+
 async fn get(address: &Address, path: &str) -> Result<Value> {
     let silent = |e: &dyn std::error::Error| {
-        let cause = std::iter::successors(Some(e), |e| e.source()).last().map_or(String::new(), ToString::to_string);
+        let cause = cause(e);
         let message =
             format!("the scheduler {address} does not answer ({cause}): is it running, and is this its address?");
         Error::new(ErrorKind::Unavailable, message)

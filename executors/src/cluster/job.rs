@@ -360,6 +360,6 @@ fn refused(address: &Address, message: &str) -> DataFusionError {
 }
 
 fn unreachable(address: &Address, e: &dyn std::error::Error) -> DataFusionError {
-    let cause = std::iter::successors(Some(e), |e| e.source()).last().map_or(String::new(), ToString::to_string);
+    let cause = api::cause(e);
     Error::new(ErrorKind::Unavailable, format!("the scheduler {address} does not answer: {cause}")).into()
 }

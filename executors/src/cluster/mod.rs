@@ -32,7 +32,7 @@ mod shape;
 use std::fmt;
 use std::sync::Arc;
 
-use ballista_core::extension::{SessionConfigExt, SessionConfigHelperExt};
+use ballista_core::extension::SessionConfigExt;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
 use featurectl_core::aggregate::Functions;
@@ -114,8 +114,7 @@ pub fn session(
         .with_ballista_grpc_client_max_message_size(job::MESSAGE_BYTES)
         .set_bool("datafusion.optimizer.enable_join_dynamic_filter_pushdown", false)
         .set_bool("datafusion.optimizer.enable_topk_dynamic_filter_pushdown", false)
-        .set_bool("datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown", false)
-        .ballista_restricted_configuration();
+        .set_bool("datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown", false);
     let remote = remote::RemotePlanner::new(address.clone(), planners, progress);
     local_with(config, &options, relations, Arc::new(remote))
 }

@@ -23,6 +23,11 @@ pub(super) fn table_schema(schema: &Schema) -> std::result::Result<SchemaRef, De
     Ok(Arc::new((&kernel).try_into_arrow()?))
 }
 
+/// The columns that a table of this schema is partitioned by.
+pub(super) fn partition_by(schema: &Schema) -> Vec<String> {
+    schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect()
+}
+
 /// Adds `files`, takes those away that they replace, and makes `schema` the table's; all in one version.
 ///
 /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) if rows of other columns are to be added.
@@ -35,8 +40,7 @@ pub(super) async fn commit(
     path: &Path,
 ) -> Result<()> {
     let fail = |e: DeltaTableError| delta_error(e, path);
-    let partition_by: Vec<String> =
-        schema.index_of(DATE_COLUMN).is_ok().then(|| DATE_COLUMN.into()).into_iter().collect();
+    let partition_by = partition_by(schema);
     let kernel: StructType = schema.as_ref().try_into_kernel().map_err(|e| fail(e.into()))?;
     let mut actions: Vec<Action> = Vec::with_capacity(files.len() + 2);
     let old = delta.snapshot().ok().map(|s| s.snapshot().clone());
