@@ -29,11 +29,13 @@ mod run;
 mod session;
 
 pub use app::App;
+pub use featurectl_aws::Access;
 pub use featurectl_core::aggregate::{AggregateFunction, Aggregation, Aggregator, Arg, Events, aggregator};
 pub use featurectl_core::tile::Tiles;
 pub use featurectl_core::{Diagnostic, Error, ErrorKind, FeatureView, Result, Severity, Source, Span};
 pub use featurectl_executors::LocalOptions;
 pub use featurectl_executors::cluster::Address;
-pub use project::Project;
+pub use featurectl_feature_store::Folder;
+pub use project::{Online, Project};
 pub use run::{Event, RunReport, Step};
 pub use session::{Extensions, Job, Session};

@@ -2,22 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use featurectl_core::{Error, Result, closest};
+use featurectl_aws::{Access, Buckets};
+use featurectl_core::{Error, OnlineStore, Result, closest};
 use featurectl_executors::LocalOptions;
 use featurectl_executors::cluster::Address;
+use featurectl_feature_store::dynamodb::{Limits, Table, TableOptions};
+use featurectl_feature_store::{DynamoStore, EmbeddedStore, Folder};
 use serde::Deserialize;
 
 const FILE: &str = "featurectl.toml";
 const PROFILE: &str = "default";
+/// The folder of a project that has all that is not named elsewhere.
+const WORK: &str = ".featurectl";
 
 /// Where a job's paths start, where its stores are, and how much of the machine it takes.
 #[derive(Debug, Clone)]
 pub struct Project {
     /// Paths in SQL are relative to this folder.
     pub root: PathBuf,
-    /// Folder of the offline store, the online store, the models and the registry.
-    pub store: PathBuf,
+    /// Folder of the offline store, the models and the registry; and of the online store, if that is nowhere else.
+    pub store: Folder,
+    /// Where the online store is, if it is not in the folder of the others.
+    pub online: Option<Online>,
+    /// How AWS is reached.
+    pub access: Access,
+    /// The stores of buckets.
+    pub(crate) buckets: Arc<Buckets>,
+    /// The same, for calls that wait.
+    pub(crate) waiting: Arc<Buckets>,
     /// Values of `${name}`.
     pub variables: BTreeMap<String, String>,
     /// Threads and memory.
@@ -26,6 +40,15 @@ pub struct Project {
     pub cluster: Option<Address>,
     /// Whether nothing may be kept.
     pub(crate) ephemeral: bool,
+}
+
+/// Where tiles are read and written by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Online {
+    /// A file of this machine.
+    File(PathBuf),
+    /// A table of DynamoDB, and what it is made with.
+    Table(String, TableOptions),
 }
 
 /// `featurectl.toml`.
@@ -40,12 +63,27 @@ struct Config {
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Profile {
-    store: Option<PathBuf>,
+    store: Option<String>,
+    online: Option<String>,
+    region: Option<String>,
+    aws_profile: Option<String>,
+    endpoint: Option<String>,
+    table: Option<OnlineTable>,
     threads: Option<usize>,
     memory_mb: Option<usize>,
     cluster: Option<String>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
+}
+
+/// `[profile.NAME.table]`: what the online table has besides its keys.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct OnlineTable {
+    tags: BTreeMap<String, String>,
+    ttl: bool,
+    point_in_time_recovery: bool,
+    deletion_protection: bool,
 }
 
 impl Project {
@@ -57,8 +95,42 @@ impl Project {
     /// A project without a configuration file: the store is `.featurectl` in `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        let (variables, options) = (BTreeMap::new(), LocalOptions::default());
-        Self { store: root.join(".featurectl"), root, variables, options, cluster: None, ephemeral: false }
+        Self {
+            store: root.join(WORK).into(),
+            online: None,
+            access: Access::default(),
+            buckets: Arc::new(Buckets::new(Access::default())),
+            waiting: Arc::new(Buckets::new(Access::default())),
+            root,
+            variables: BTreeMap::new(),
+            options: LocalOptions::default(),
+            cluster: None,
+            ephemeral: false,
+        }
+    }
+
+    /// The folder that a text names: a path from here, or s3://bucket/prefix.
+    pub(crate) fn folder(&self, text: &str) -> Result<Folder> {
+        Folder::parse(text, &self.root, &self.buckets, &self.waiting)
+    }
+
+    /// A folder of this machine for what is only needed for a while: the store's, or one in the project.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.store.local().map_or_else(|| self.root.join(WORK), Path::to_path_buf)
+    }
+
+    /// Where the online store is.
+    ///
+    /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) if the profile's store is in a bucket and it names none.
+    pub(crate) fn online(&self) -> Result<Online> {
+        match (&self.online, self.store.local()) {
+            (Some(online), _) => Ok(online.clone()),
+            (None, Some(store)) => Ok(Online::File(store.join("online.redb"))),
+            (None, None) => Err(Error::invalid(format!(
+                "the store {} has no place for online features: add `online = \"dynamodb://TABLE\"` to the profile in {FILE}",
+                self.store
+            ))),
+        }
     }
 
     /// The project of a folder: that of the nearest `featurectl.toml` at or above it, or else the folder itself.
@@ -99,14 +171,77 @@ impl Project {
             }
         };
         let project = Self::at(file.parent().unwrap_or(Path::new(".")));
+        let of = |key: &'static str| move |e: Error| e.context(format!("{}: profile `{name}`: {key}", file.display()));
+        let access = Access { region: chosen.region, profile: chosen.aws_profile, endpoint: chosen.endpoint };
+        let (buckets, waiting) = (Arc::new(Buckets::new(access.clone())), Arc::new(Buckets::new(access.clone())));
+        let store = chosen.store.map(|s| Folder::parse(&s, &project.root, &buckets, &waiting)).transpose();
+        let online = chosen.online.map(|o| Online::parse(&o, &project.root, chosen.table.clone())).transpose();
+        let online = online.map_err(of("online"))?;
+        if chosen.table.is_some() && !matches!(online, Some(Online::Table(..))) {
+            return Err(of("table")(Error::invalid("it is for `online = \"dynamodb://TABLE\"`")));
+        }
         let cluster = chosen.cluster.as_deref().map(Address::parse).transpose();
         Ok(Self {
-            cluster: cluster.map_err(|e| e.context(format!("{}: profile `{name}`: cluster", file.display())))?,
-            store: chosen.store.map_or(project.store, |s| project.root.join(s)),
+            cluster: cluster.map_err(of("cluster"))?,
+            store: store.map_err(of("store"))?.unwrap_or(project.store),
+            online,
+            access,
+            buckets,
+            waiting,
             options: LocalOptions { threads: chosen.threads, memory_bytes: chosen.memory_mb.map(|m| m << 20) },
             variables: chosen.variables,
             root: project.root,
             ephemeral: false,
         })
+    }
+}
+
+impl Online {
+    fn parse(text: &str, root: &Path, table: Option<OnlineTable>) -> Result<Self> {
+        let wrong =
+            || Error::invalid(format!("`{text}` is no online store: write dynamodb://TABLE, or the path of a file"));
+        match text.split_once("://") {
+            None if !text.is_empty() => Ok(Self::File(root.join(text))),
+            Some(("dynamodb", name)) if !name.is_empty() && !name.contains(['/', '@', '?']) => {
+                let OnlineTable { tags, ttl, point_in_time_recovery, deletion_protection } = table.unwrap_or_default();
+                let tags = tags.into_iter().collect();
+                let options = TableOptions { tags, ttl, point_in_time_recovery, deletion_protection };
+                Ok(Self::Table(name.to_string(), options))
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    /// The store, for writing; it is made if it is not there.
+    pub(crate) async fn open(&self, access: &Access) -> Result<Arc<dyn OnlineStore>> {
+        Ok(match self {
+            Self::File(path) => Arc::new(EmbeddedStore::open(path)?),
+            Self::Table(name, options) => {
+                let table = Box::pin(Table::connect(name, access)).await;
+                Arc::new(Box::pin(DynamoStore::create(table, options, Limits::default())).await?)
+            }
+        })
+    }
+
+    /// The store, for reading.
+    ///
+    /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is none yet.
+    pub(crate) async fn open_to_read(&self, access: &Access) -> Result<Arc<dyn OnlineStore>> {
+        Ok(match self {
+            Self::File(path) => Arc::new(EmbeddedStore::open_read_only(path)?),
+            Self::Table(name, _) => {
+                let table = Box::pin(Table::connect(name, access)).await;
+                Arc::new(Box::pin(DynamoStore::open(table, Limits::default())).await?)
+            }
+        })
+    }
+}
+
+impl std::fmt::Display for Online {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Table(name, _) => write!(f, "dynamodb://{name}"),
+        }
     }
 }

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
+use async_trait::async_trait;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::CreateExternalTable;
+use featurectl_aws::{Access, Buckets};
 use featurectl_connectors as connectors;
 use featurectl_core::aggregate::{AggregateFunction, Functions};
 use featurectl_core::asof::{FeatureRelations, Serve};
@@ -17,9 +19,9 @@ use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
 use featurectl_core::{Diagnostic, Error, FeatureView, OnlineStore, Result, Source};
 use featurectl_executors::cluster::{self, Progress, Role, Status};
-use featurectl_executors::score::{ModelSet, Output, predict_udf};
+use featurectl_executors::score::{Fetch, ModelSet, Output, predict_udf};
 use featurectl_executors::{SharedExtensionPlanner, local};
-use featurectl_feature_store::{EmbeddedStore, Entry, OfflineStore, OnlinePlanner, Registry};
+use featurectl_feature_store::{Entry, Folder, OfflineStore, OnlinePlanner, Registry};
 use featurectl_trainer_bridge::HYPERPARAMETERS;
 use tokio::sync::watch;
 
@@ -36,11 +38,17 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// What the roles of a cluster must know of them.
-    pub(crate) fn role(&self) -> Role {
+    fn aggregations(&self) -> Functions {
         let mut aggregations = Functions::default();
         self.aggregations.iter().for_each(|a| aggregations.insert(a.clone()));
-        Role { scalar: self.functions.clone(), aggregations }
+        aggregations
+    }
+
+    /// What the roles of a cluster must know of them. Each role reaches buckets by the configuration of its own machine.
+    pub(crate) fn role(&self) -> Role {
+        let (buckets, waiting) = (Arc::new(Buckets::new(Access::default())), Arc::new(Buckets::new(Access::default())));
+        let (scalar, aggregations) = (self.functions.clone(), self.aggregations());
+        Role { scalar, aggregations, fetch: fetch(&buckets, &waiting), stores: buckets }
     }
 }
 
@@ -106,7 +114,7 @@ impl Session {
     ///
     /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if nothing was materialized.
     pub async fn open_serving(project: Project, extensions: &Extensions) -> Result<Self> {
-        let store: Arc<dyn OnlineStore> = Arc::new(EmbeddedStore::open_read_only(online_path(&project.store))?);
+        let store = project.online()?.open_to_read(&project.access).await?;
         let session = Self::build(project, extensions, Serve::Online, vec![Arc::new(OnlinePlanner(store))], None)?;
         session.replay().await?;
         Ok(session)
@@ -120,27 +128,27 @@ impl Session {
         cluster: Option<&Status>,
     ) -> Result<Self> {
         let relations = Arc::new(FeatureRelations::default());
-        let here = local(&project.options, Arc::clone(&relations), planners.clone())?;
+        let stores = || Arc::clone(&project.buckets) as _;
+        let here = local(&project.options, stores(), Arc::clone(&relations), planners.clone())?;
         let (told, progress) = watch::channel(None);
         let ctx = match (&project.cluster, cluster) {
             (Some(address), Some(status)) => {
-                cluster::session(address, status, &project.options, Arc::clone(&relations), planners, told)?
+                cluster::session(address, status, &project.options, stores(), Arc::clone(&relations), planners, told)?
             }
             _ => here.clone(),
         };
         connectors::register_formats(&ctx);
         connectors::kinesis::register_streams(&ctx, &project.root);
-        let models = Arc::new(ModelSet::new(&project.root));
+        let models = ModelSet::new(&project.root).with_fetch(fetch(&project.buckets, &project.waiting));
+        let models = Arc::new(models);
         Output::ALL.into_iter().for_each(|output| ctx.register_udf(predict_udf(Arc::clone(&models), output)));
         for function in &extensions.functions {
             ctx.register_udf(function.clone());
         }
-        let functions = extensions.role().aggregations;
+        let functions = extensions.aggregations();
         let registry = Registry::new(project.store.join("registry"));
         for entry in registry.list(ObjectKind::Model)? {
-            if let Some(path) = model_path(&project.store, &entry).filter(|p| p.is_file()) {
-                models.insert_file(&entry.name, &path)?;
-            }
+            load_model(&models, &project.store, &entry)?;
         }
         let offline = OfflineStore::new(project.store.join("offline"));
         Ok(Self {
@@ -237,7 +245,8 @@ impl Session {
     }
 
     fn analyzer(&self, source: Source) -> Analyzer {
-        let outside = World { models: Arc::clone(&self.models), root: self.project.root.clone() };
+        let (models, ctx) = (Arc::clone(&self.models), self.ctx.clone());
+        let outside = World { models, ctx, root: self.project.root.clone() };
         let registered = KINDS.iter().flat_map(|kind| {
             let entries = self.registry.list(*kind).unwrap_or_default();
             entries.into_iter().map(|e| (*kind, e.name))
@@ -284,8 +293,8 @@ impl Session {
     }
 
     /// The online store, open for writing.
-    pub(crate) fn online(&self) -> Result<EmbeddedStore> {
-        EmbeddedStore::open(online_path(&self.project.store))
+    pub(crate) async fn online(&self) -> Result<Arc<dyn OnlineStore>> {
+        self.project.online()?.open(&self.project.access).await
     }
 }
 
@@ -298,25 +307,49 @@ pub(crate) const KINDS: &[ObjectKind] = &[
     ObjectKind::Model,
 ];
 
-fn online_path(store: &Path) -> PathBuf {
-    store.join("online.redb")
+/// The folder of a registered model's version.
+pub(crate) fn model_folder(store: &Folder, entry: &Entry) -> Option<Folder> {
+    let version = entry.state.get("version")?.as_str()?;
+    Some(store.join("models").join(&entry.name).join(version))
 }
 
-/// The file of a registered model.
-pub(crate) fn model_path(store: &Path, entry: &Entry) -> Option<PathBuf> {
-    let version = entry.state.get("version")?.as_str()?;
-    Some(store.join("models").join(&entry.name).join(version).join("model.txt"))
+/// The name of a model's file in its folder.
+pub(crate) const MODEL_FILE: &str = "model.txt";
+
+/// Makes a registered model usable, if it has a file that can be scored.
+pub(crate) fn load_model(models: &ModelSet, store: &Folder, entry: &Entry) -> Result<()> {
+    let Some(folder) = model_folder(store, entry) else { return Ok(()) };
+    match folder.local() {
+        Some(path) if path.join(MODEL_FILE).is_file() => models.insert_file(&entry.name, &path.join(MODEL_FILE)),
+        None if folder.entries()?.files.iter().any(|f| f == MODEL_FILE) => {
+            models.insert_url(&entry.name, &folder.place(MODEL_FILE))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads models in buckets.
+fn fetch(buckets: &Arc<Buckets>, waiting: &Arc<Buckets>) -> Fetch {
+    let (buckets, waiting) = (Arc::clone(buckets), Arc::clone(waiting));
+    Fetch::new(move |url| {
+        let wrong = || Error::invalid(format!("`{url}` is no model: give the path of a file, or s3://bucket/key"));
+        let (folder, name) = url.rsplit_once('/').filter(|_| url.starts_with("s3://")).ok_or_else(wrong)?;
+        let found = Folder::parse(folder, Path::new(""), &buckets, &waiting)?.read(name)?;
+        found.ok_or_else(|| Error::not_found(format!("no object {url}")))
+    })
 }
 
 /// What the analyzer asks of the outside.
 struct World {
     models: Arc<ModelSet>,
+    ctx: SessionContext,
     root: PathBuf,
 }
 
+#[async_trait]
 impl Outside for World {
-    fn locate(&self, location: &str, table: &CreateExternalTable) -> Result<String> {
-        connectors::locate(&self.root, location, table)
+    async fn locate(&self, location: &str, table: &CreateExternalTable) -> Result<String> {
+        connectors::locate(&self.ctx, &self.root, location, table).await
     }
 
     fn declare_model(&self, name: &str, features: &[String]) {

@@ -1,5 +1,6 @@
 //! A cluster of processes on this machine: the same results as without one, also when its roles are killed.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub(crate) struct Cluster {
     scheduler: Child,
     executors: Vec<(Child, u16)>,
     folder: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -30,11 +32,21 @@ impl Cluster {
         Self::of(env!("CARGO_BIN_EXE_featurectl").into(), executors)
     }
 
+    /// Its executors have these variables in their environment.
+    pub(crate) fn with_environment(executors: usize, environment: &BTreeMap<&str, String>) -> Self {
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        Self::made(env!("CARGO_BIN_EXE_featurectl").into(), executors, environment)
+    }
+
     fn of(program: PathBuf, executors: usize) -> Self {
+        Self::made(program, executors, vec![])
+    }
+
+    fn made(program: PathBuf, executors: usize, environment: Vec<(String, String)>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let scheduler = spawn(&program, &["scheduler", "--port", &port.to_string()]);
-        let mut cluster = Self { program, port, scheduler, executors: vec![], folder };
+        let mut cluster = Self { program, port, scheduler, executors: vec![], folder, environment };
         (0..executors).for_each(|_| cluster.add_executor());
         cluster.wait(executors);
         cluster
@@ -52,7 +64,14 @@ impl Cluster {
         let (rows, tasks) = (port.to_string(), free_port().to_string());
         let args = ["executor", "--scheduler", &scheduler, "--port", &rows, "--grpc-port", &tasks, "--threads", "1"];
         let more = ["--memory-mb", "512", "--work-dir", work.to_str().expect("UTF-8")];
-        spawn(&self.program, &[&args[..], &more[..]].concat())
+        let mut command = Command::new(&self.program);
+        command.envs(self.environment.iter().cloned());
+        role(command, &[&args[..], &more[..]].concat())
+    }
+
+    /// How many jobs it has run of late.
+    pub(crate) fn jobs(&self) -> usize {
+        self.status().and_then(|s| s["jobs"].as_array().map(Vec::len)).unwrap_or(0)
     }
 
     pub(crate) fn address(&self) -> String {

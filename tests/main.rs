@@ -11,5 +11,6 @@ mod kinesis;
 mod network;
 mod oracle;
 mod oracle_lists;
+mod s3;
 mod score;
 mod semantics;

@@ -118,13 +118,12 @@ impl Session {
         let lengths = plural(Program::new(view).levels.len(), "length");
         let had = had.map_or(String::new(), |n| format!(", {} tiles now", thousands(n)));
         let offline = self.offline.path(&view.name);
-        let online = self.project.store.join("online.redb");
-        let online = if view.online { format!(", online {}", online.display()) } else { String::new() };
+        let online = if view.online { format!(", online {}", self.project.online()?) } else { String::new() };
         Ok(Planned {
             statement: format!("materialize {}  (tiles of {lengths}{had})", view.name),
             status,
             reads: upstream(&found),
-            writes: Some(format!("offline {}{online}", offline.display())),
+            writes: Some(format!("offline {offline}{online}")),
         })
     }
 
@@ -137,7 +136,7 @@ impl Session {
             statement: format!("training set {}  ({}{had})", set.name, plural(set.schema.fields().len(), "column")),
             status,
             reads: upstream(&found),
-            writes: Some(format!("offline {}", self.offline.path(&set.name).display())),
+            writes: Some(format!("offline {}", self.offline.path(&set.name))),
         })
     }
 
@@ -148,7 +147,7 @@ impl Session {
             statement: format!("model {}  ({})", model.name, plural(model.features.len(), "feature")),
             status: if status == "unchanged" && changed { "changed" } else { status },
             reads: vec![format!("training set {}", model.training_set)],
-            writes: Some(format!("model {}", folder.display())),
+            writes: Some(format!("model {folder}")),
         })
     }
 
@@ -159,11 +158,11 @@ impl Session {
             statement: format!("copy to {}", copy.target),
             status: match output.known {
                 Some(_) if !changed => "unchanged",
-                _ if output.target.exists() => "changed",
+                _ if output.target.exists()? => "changed",
                 _ => "new",
             },
             reads: upstream(&found),
-            writes: Some(format!("{} ({})", output.target.display(), copy.format)),
+            writes: Some(format!("{} ({})", output.target, copy.format)),
         })
     }
 

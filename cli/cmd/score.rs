@@ -21,18 +21,19 @@ use datafusion::dataframe::DataFrame;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 use featurectl_connectors::source_files;
+use featurectl_core::check::Checked;
 use featurectl_core::sql::ObjectKind;
 use featurectl_core::{Error, Result, Source, closest};
 use featurectl_executors::score::{Output as Asking, Scorer};
-use featurectl_feature_store::write;
+use featurectl_feature_store::Registry;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::project;
 use crate::args::{Asked, Global, Output};
 use crate::render;
-use crate::run::{Event, Step, file_hash, hash, thousands};
-use crate::session::{Extensions, Session, model_path};
+use crate::run::{Event, Step, bytes_hash, file_hash, hash, thousands};
+use crate::session::{Extensions, MODEL_FILE, Session, model_folder};
 
 /// The verb's arguments.
 pub(super) struct Request {
@@ -61,19 +62,21 @@ pub(super) async fn score(global: &Global, extensions: &Extensions, request: Req
     let session = Session::open(project(global, None)?, extensions)?;
     let (scorer, version) = session.scorer(&request.model)?;
     let inputs = session.inputs(&request.input).await?;
+    if request.to.display().to_string().contains("://") {
+        return Err(Error::invalid(
+            "--to takes a folder of this machine: COPY … TO 's3://…' in a job writes to a bucket",
+        ));
+    }
     let to = std::path::absolute(&request.to)?;
     apart(&request, &inputs, &to)?;
     std::fs::create_dir_all(&to).map_err(|e| Error::from(e).context(to.display().to_string()))?;
     let to = to.display().to_string();
-    let note = session.project.store.join("registry/output").join(format!("{}.json", hash(["score", to.as_str()])));
-    let done = match std::fs::read(&note) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| Error::data(format!("{}: {e}: remove it to score all again", note.display())))?,
-        Err(_) => BTreeMap::new(),
-    };
+    let note = hash(["score", to.as_str()]);
+    let done = session.registry.output(&note)?.unwrap_or_default();
+    let registry = session.registry.clone();
     let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = session.project.options.threads.unwrap_or_else(cores).max(1);
-    let mut job = Scoring { request, scorer, version, threads, note, done };
+    let mut job = Scoring { request, scorer, version, threads, registry, note, done };
     let progress = render::Progress::new();
     let mut steps = Vec::new();
     for input in inputs {
@@ -122,13 +125,31 @@ impl Session {
             let hint = closest(model, self.models.names()).map_or(String::new(), |m| format!(": did you mean `{m}`?"));
             return Err(Error::not_found(format!("no model file and no trained model `{model}`{hint}")));
         };
-        let registered = self.registry.get(ObjectKind::Model, &name)?.and_then(|e| model_path(&self.project.store, &e));
-        let file = if path.is_file() { Some(path) } else { registered };
-        Ok((scorer, file.map_or(Ok(String::new()), |f| file_hash(&f))?))
+        if path.is_file() {
+            return Ok((scorer, file_hash(&path)?));
+        }
+        if let Some(version) = self.models.url_version(&name) {
+            return Ok((scorer, version));
+        }
+        let entry = self.registry.get(ObjectKind::Model, &name)?;
+        let bytes = match entry.and_then(|e| model_folder(&self.project.store, &e)) {
+            Some(folder) => folder.read(MODEL_FILE)?,
+            None => None,
+        };
+        Ok((scorer, bytes.map_or(String::new(), |b| bytes_hash(&b))))
     }
 
     /// The files of a path or of a registered table, in order.
     async fn inputs(&self, input: &str) -> Result<Vec<Input>> {
+        let in_bucket = |place: &str| {
+            let say = "COPY (SELECT *, predict('model', …) AS p FROM t) TO 's3://…' STORED AS PARQUET";
+            Error::invalid(format!(
+                "{place} is in a bucket, and `score` reads files of this machine: write {say} in a job"
+            ))
+        };
+        if input.contains("://") {
+            return Err(in_bucket(input));
+        }
         let path = std::path::absolute(input)?;
         if path.is_file() {
             let relative = PathBuf::from(path.file_name().unwrap_or_default()).with_extension("parquet");
@@ -145,6 +166,12 @@ impl Session {
         let job = self.check(Source::new("registry", entry.sql)).await;
         if let Some(problem) = job.diagnostics.first() {
             return Err(Error::invalid(format!("table `{input}`: {problem}")));
+        }
+        let job = job.statements.first();
+        if let Some((_, Checked::Table { locations, .. })) = job
+            && let Some(place) = locations.iter().find(|l| l.contains("://"))
+        {
+            return Err(in_bucket(place));
         }
         let table = self.ctx.table_provider(input).await?;
         let files = source_files(&self.ctx, table.as_ref()).await?;
@@ -207,8 +234,9 @@ struct Scoring {
     /// A text that changes when the model does.
     version: String,
     threads: usize,
-    /// The file that says what is done.
-    note: PathBuf,
+    registry: Registry,
+    /// Under which name the registry knows what is done.
+    note: String,
     done: BTreeMap<String, Done>,
 }
 
@@ -228,7 +256,7 @@ impl Scoring {
             None => {
                 let rows = self.file(input, &target, emit).await?;
                 self.done.insert(name.clone(), Done { made_of, bytes: bytes(), rows });
-                write(&self.note, &self.done)?;
+                self.registry.put_output(&self.note, &self.done)?;
                 rows
             }
         };

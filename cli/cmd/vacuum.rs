@@ -1,10 +1,9 @@
 //! `vacuum`: files that failed writers left.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use featurectl_core::{Error, Result};
-use featurectl_feature_store::{OfflineStore, Registry};
+use featurectl_core::Result;
+use featurectl_feature_store::{Folder, OfflineStore, Registry};
 
 use super::project;
 use crate::args::{Global, Output};
@@ -15,20 +14,23 @@ use crate::run::{leftovers, plural, thousands};
 pub(super) async fn vacuum(global: &Global, dry_run: bool) -> Result<ExitCode> {
     let project = project(global, None)?;
     let registry = Registry::new(project.store.join("registry"));
-    let _lock = registry.lock()?;
-    let mut files = OfflineStore::new(project.store.join("offline")).orphans().await?;
-    files.extend(leftovers(&project)?);
-    let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
-    for (path, _) in &files {
+    let lock = registry.lock()?;
+    let offline = project.store.join("offline");
+    let orphans = OfflineStore::new(offline.clone()).orphans().await?;
+    let orphans = orphans.into_iter().map(|(name, bytes)| (offline.clone(), name, bytes));
+    let files: Vec<(Folder, String, u64)> = orphans.chain(leftovers(&project, &registry)?).collect();
+    let bytes: u64 = files.iter().map(|(.., bytes)| bytes).sum();
+    for (folder, name, _) in &files {
         if !dry_run {
-            std::fs::remove_file(path).map_err(|e| Error::from(e).context(format!("removing {}", path.display())))?;
+            lock.check()?;
+            folder.remove(name)?;
         }
         if global.output != Output::Json {
-            println!("{}", path.display());
+            println!("{}", folder.place(name));
         }
     }
     if global.output == Output::Json {
-        let paths: Vec<&PathBuf> = files.iter().map(|(path, _)| path).collect();
+        let paths: Vec<String> = files.iter().map(|(folder, name, _)| folder.place(name)).collect();
         render::json(&serde_json::json!({ "files": paths, "bytes": bytes, "removed": !dry_run }))?;
     } else {
         let verb = if dry_run { "Would remove" } else { "Removed" };

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use datafusion::logical_expr::{Expr, col, lit};
 use featurectl_connectors::{SourceFile, files_version, only_files, source_files};
 use featurectl_core::tile::{TileNode, WRITER_COLUMN, tile_schema};
-use featurectl_core::{FeatureView, Lineage, Micros, Result, lineage, over_table, row_wise};
-use featurectl_feature_store::{EmbeddedStore, Generation, Manifest, Replace, Unit, Version, put_tiles, serve, served};
+use featurectl_core::{FeatureView, Lineage, Micros, OnlineStore, Result, lineage, over_table, row_wise};
+use featurectl_feature_store::{Generation, Manifest, Replace, Unit, Version, put_tiles, serve, served};
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
@@ -113,9 +113,10 @@ impl Run<'_> {
 
     /// Copies the offline tiles that are not served yet to the online store; says whether there were any.
     async fn fill_online(&self, view: &FeatureView, version: &Version) -> Result<bool> {
-        let store = self.session.online()?;
+        let store = self.session.online().await?;
+        let store = store.as_ref();
         let generation = generation(&version.manifest.base);
-        let before = served(&store, &view.name).await?.filter(|s| s.generation == generation);
+        let before = served(store, &view.name).await?.filter(|s| s.generation == generation);
         if before.is_some_and(|s| s.version == version.number) {
             return Ok(false);
         }
@@ -130,18 +131,18 @@ impl Run<'_> {
             count += batch.num_rows();
             held.push(batch);
             if count >= PUT_ROWS {
-                put(&store, view, generation, &mut held).await?;
+                put(store, view, generation, &mut held).await?;
                 count = 0;
             }
         }
-        put(&store, view, generation, &mut held).await?;
-        serve(&store, &view.name, generation, version.number).await?;
+        put(store, view, generation, &mut held).await?;
+        serve(store, &view.name, generation, version.number).await?;
         Ok(true)
     }
 }
 
 async fn put(
-    store: &EmbeddedStore,
+    store: &dyn OnlineStore,
     view: &FeatureView,
     generation: Generation,
     held: &mut Vec<arrow::array::RecordBatch>,

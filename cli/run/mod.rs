@@ -25,8 +25,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit
 use featurectl_connectors::source_version;
 use featurectl_core::check::Checked;
 use featurectl_core::sql::{ObjectKind, Parsed};
-use featurectl_core::{Error, FeatureView, Lineage, Result, TrainingSet, lineage};
-use featurectl_feature_store::{DATE_COLUMN, Entry, Manifest, Replace, forget};
+use featurectl_core::{Error, ErrorKind, FeatureView, Lineage, Result, TrainingSet, lineage};
+use featurectl_feature_store::{DATE_COLUMN, Entry, Lock, Manifest, Replace, forget};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -101,10 +101,11 @@ pub(crate) async fn run(session: &Session, job: &Job, emit: OnEvent<'_>) -> Resu
         return Err(Error::invalid("a session in memory keeps nothing: open it with Project::at(folder)"));
     }
     let writes = !ephemeral && job.statements.iter().any(|(_, c)| stores(c));
-    let _lock = writes.then(|| session.registry.lock()).transpose()?;
+    let lock = writes.then(|| session.registry.lock()).transpose()?;
     let id = uuid::Uuid::now_v7().simple().to_string();
     let mut run = Run { session, id, steps: vec![], emit };
     for (order, (parsed, checked)) in job.statements.iter().enumerate() {
+        lock.as_ref().map_or(Ok(()), Lock::check)?;
         let done = run.statement(order, parsed, checked, writes).await;
         let (line, _) = job.source.position(parsed.span.start);
         done.map_err(|e| e.context(format!("{}:{line}", job.source.name)))?;
@@ -143,10 +144,10 @@ impl Run<'_> {
                 let columns = columns(&service.output);
                 self.define(ObjectKind::FeatureService, &service.name, order, parsed, &service.sql, upstream, columns)
             }
-            Checked::Materialize { view, until } => self.materialize(view, *until).await,
+            Checked::Materialize { view, until } => Box::pin(self.materialize(view, *until)).await,
             Checked::TrainingSet(set) => self.training_set(set, order, parsed).await,
             Checked::Model(model) => self.model(model, order, parsed).await,
-            Checked::Copy(copy) => self.copy(copy).await,
+            Checked::Copy(copy) => Box::pin(self.copy(copy)).await,
             Checked::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists).await,
             Checked::Query(plan) => {
                 let rows = session.ctx.execute_logical_plan(plan.clone()).await?.collect().await?;
@@ -242,17 +243,12 @@ impl Run<'_> {
         let known = session.registry.get(kind, name)?.is_some();
         match kind {
             ObjectKind::FeatureView => {
-                if session.project.store.join("online.redb").is_file() {
-                    forget(&session.online()?, name).await?;
-                }
+                self.forget(name).await?;
                 session.offline.remove(name)?;
             }
             ObjectKind::TrainingSet => drop(session.offline.remove(name)?),
             ObjectKind::Model => {
-                let folder = session.project.store.join("models").join(name);
-                if folder.is_dir() {
-                    std::fs::remove_dir_all(folder)?;
-                }
+                session.project.store.join("models").join(name).remove_all()?;
             }
             ObjectKind::FeatureService | ObjectKind::Table => {}
         }
@@ -261,6 +257,17 @@ impl Run<'_> {
             if known || !if_exists { kind.noun().to_string() } else { format!("{}: there was none", kind.noun()) };
         self.done("Dropped", name, detail, !known, started, serde_json::Value::Null);
         Ok(())
+    }
+
+    /// Takes a view out of the online store, if there is one.
+    async fn forget(&self, view: &str) -> Result<()> {
+        let project = &self.session.project;
+        let Ok(online) = project.online() else { return Ok(()) };
+        match online.open_to_read(&project.access).await {
+            Ok(_) => forget(self.session.online().await?.as_ref(), view).await.map(|_| ()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     pub(super) fn begin(&mut self, verb: &str, name: &str) -> Instant {
@@ -294,6 +301,10 @@ impl Session {
             versions.push((name.clone(), version.unwrap_or_else(|| run_id.to_string())));
         }
         for name in &found.models {
+            if let Some(version) = self.models.url_version(name) {
+                versions.push((format!("model {name}"), version));
+                continue;
+            }
             if let Some(file) = self.models.file(name) {
                 versions.push((format!("model {name}"), file_hash(&file)?));
                 continue;
@@ -330,6 +341,11 @@ pub(crate) fn file_hash(path: &std::path::Path) -> Result<String> {
     let mut hash = Sha256::new();
     std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
     Ok(digits(hash))
+}
+
+/// The hash of these bytes.
+pub(crate) fn bytes_hash(bytes: &[u8]) -> String {
+    digits(Sha256::new().chain_update(bytes))
 }
 
 fn digits(hash: Sha256) -> String {

@@ -20,15 +20,17 @@ use featurectl_core::asof::to_micros;
 use featurectl_core::sql::{Algorithm, ObjectKind, Parsed};
 use featurectl_core::{Error, Model, Result};
 use featurectl_executors::score;
-use featurectl_feature_store::{Entry, Version};
+use featurectl_feature_store::{Entry, Folder, Version, json as to_json};
 use featurectl_trainer_bridge::{self as bridge, Contract, JobSpec, Program};
 use serde_json::{Value, json};
 
 use super::{Event, Run, columns, hash};
-use crate::session::model_path;
+use crate::session::load_model;
 
 /// Part of a model's version: raise it when the built-in program trains another model from the same input.
 const PROGRAM: &str = "gbdt-1";
+/// The last file of a model's folder.
+const MANIFEST: &str = "manifest.json";
 const PARTS: [&str; 3] = ["train", "validation", "test"];
 
 impl Run<'_> {
@@ -40,10 +42,11 @@ impl Run<'_> {
             set.ok_or_else(|| Error::not_found(format!("training set `{}` has no version", model.training_set)))?;
         let version = version_of(model, &set, &session.project.root)?;
         let folder = session.project.store.join("models").join(&model.name).join(&version);
+        let is_whole = || folder.entries().map(|e| e.files.iter().any(|f| f == MANIFEST));
         let known = session.registry.get(ObjectKind::Model, &model.name)?;
-        let state = match known.filter(|e| e.state["version"] == json!(version) && folder.is_dir()) {
-            Some(entry) => entry.state,
-            None => self.train(model, &set, &version, &folder).await?,
+        let state = match known.filter(|e| e.state["version"] == json!(version)) {
+            Some(entry) if is_whole()? => entry.state,
+            _ => self.train(model, &set, &version, &folder).await?,
         };
         let unchanged = state["run_id"] != json!(self.id);
         let columns = model.features.iter().map(|f| (f.clone(), String::new())).collect();
@@ -58,16 +61,13 @@ impl Run<'_> {
     fn load(&self, name: &str) -> Result<()> {
         let session = self.session;
         let Some(entry) = session.registry.get(ObjectKind::Model, name)? else { return Ok(()) };
-        match model_path(&session.project.store, &entry).filter(|p| p.is_file()) {
-            Some(path) => session.models.insert_file(name, &path),
-            None => Ok(()),
-        }
+        load_model(&session.models, &session.project.store, &entry)
     }
 
-    async fn train(&mut self, model: &Model, set: &Version, version: &str, folder: &Path) -> Result<Value> {
+    async fn train(&mut self, model: &Model, set: &Version, version: &str, folder: &Folder) -> Result<Value> {
         let rows = self.rows(model).await?;
         let parts = split(model, &rows)?;
-        let base = self.session.project.store.join("jobs").join(format!("{}-{version}", model.name));
+        let base = self.session.project.work().join("jobs").join(format!("{}-{version}", model.name));
         if base.exists() {
             std::fs::remove_dir_all(&base)?;
         }
@@ -225,25 +225,26 @@ fn figures(model: &Model, label: &ArrayRef, scores: &[f64]) -> Result<Value> {
     Ok(json!({ "rows": truths.len(), "rmse": bridge::rmse(truths, scores), "mae": bridge::mae(truths, scores) }))
 }
 
-/// Puts the model's files into their folder, all at once.
-fn store(model: &Model, contract: &Contract, rows: &RecordBatch, state: &Value, folder: &Path) -> Result<()> {
+/// Puts the model's files into their folder, all at once; in a bucket the manifest is last, and a model counts with it only.
+fn store(model: &Model, contract: &Contract, rows: &RecordBatch, state: &Value, folder: &Folder) -> Result<()> {
     let types: BTreeMap<String, String> = columns(&rows.schema()).into_iter().collect();
     let features: Vec<Value> = model.features.iter().map(|f| json!({ "name": f, "type": types.get(f) })).collect();
     let signature = json!({ "features": features, "label": model.label, "label_type": model.label_type.to_string() });
-    let staged = folder.with_extension("part");
-    for old in [&staged, &folder.to_path_buf()] {
-        if old.exists() {
-            std::fs::remove_dir_all(old)?;
-        }
-    }
-    std::fs::create_dir_all(&staged)?;
+    let (staged, target) = match folder.local() {
+        Some(path) => (Folder::from(path.with_extension("part")), Some(path)),
+        None => (folder.clone(), None),
+    };
+    staged.remove_all()?;
     for entry in std::fs::read_dir(contract.model_dir())? {
         let entry = entry?;
-        std::fs::copy(entry.path(), staged.join(entry.file_name()))?;
+        staged.write(&entry.file_name().to_string_lossy(), std::fs::read(entry.path())?)?;
     }
-    featurectl_feature_store::write(&staged.join("signature.json"), &signature)?;
-    featurectl_feature_store::write(&staged.join("manifest.json"), state)?;
-    std::fs::rename(&staged, folder)?;
+    staged.write("signature.json", to_json(&signature)?)?;
+    staged.write(MANIFEST, to_json(state)?)?;
+    if let (Some(staged), Some(target)) = (staged.local(), target) {
+        folder.remove_all()?;
+        std::fs::rename(staged, target)?;
+    }
     Ok(())
 }
 

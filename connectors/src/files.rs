@@ -1,47 +1,122 @@
-//! Files and folders of files.
+//! Files and folders of files, of this machine and of buckets.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::csv::reader::Format;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{Session, TableProvider};
+use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Statistics, internal_err};
 use datafusion::datasource::listing::{ListingTable, PartitionedFile};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{CreateExternalTable as DeltaTable, Expr, TableProviderFilterPushDown, TableType};
+use datafusion::object_store::path::Path;
+use datafusion::object_store::prefix::PrefixStore;
+use datafusion::object_store::{self, ObjectStore, ObjectStoreExt};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::CreateExternalTable;
+use deltalake::DeltaTableError;
 use deltalake::delta_datafusion::DeltaTableFactory;
+use deltalake::logstore::{StorageConfig, default_logstore};
 use featurectl_core::{Error, Result, closest};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use url::Url;
 
 /// Makes `STORED AS DELTA` known to a session.
 pub fn register_formats(ctx: &SessionContext) {
-    let factory = Arc::new(DeltaTableFactory {});
-    ctx.state_ref().write().table_factories_mut().insert("DELTA".into(), factory);
+    ctx.state_ref().write().table_factories_mut().insert("DELTA".into(), Arc::new(DeltaTables));
 }
 
-/// The full path of a location that a user wrote relative to `root`; a URL is left as it is.
+/// Makes Delta tables; those of a bucket are read by the session's own store of it.
+#[derive(Debug)]
+struct DeltaTables;
+
+#[async_trait]
+impl TableProviderFactory for DeltaTables {
+    async fn create(&self, session: &dyn Session, table: &DeltaTable) -> DfResult<Arc<dyn TableProvider>> {
+        match table.locations.as_slice() {
+            [location] if location.contains("://") => {
+                let url = Url::parse(location).map_err(|e| Error::invalid(format!("`{location}`: {e}")))?;
+                let store = session.runtime_env().object_store_registry.get_store(&url)?;
+                let key = Path::from_url_path(url.path())?;
+                let prefixed = Arc::new(PrefixStore::new(Arc::clone(&store), key));
+                let mut delta =
+                    deltalake::DeltaTable::new(default_logstore(prefixed, store, &url, &StorageConfig::default()));
+                delta.load().await.map_err(|e| delta_error(e, location))?;
+                Ok(delta.table_provider().await?)
+            }
+            _ => DeltaTableFactory {}.create(session, table).await,
+        }
+    }
+}
+
+fn delta_error(e: DeltaTableError, location: &str) -> Error {
+    match (Error::within(&e), &e) {
+        (Some(own), _) => Error::new(own.kind(), own.to_string()),
+        (None, DeltaTableError::NotATable(_)) => Error::not_found(format!("no Delta table at {location}")),
+        (None, _) => Error::data(format!("Delta table {location}: {e}")),
+    }
+}
+
+/// The full path of a location that a user wrote relative to `root`, or the URL of a stream or of something in a bucket.
 ///
 /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is no such file or folder,
 /// [`Data`](featurectl_core::ErrorKind::Data) if the file is empty, has no footer (Parquet), or has other columns than
-/// the table declares (CSV).
-pub fn locate(root: &Path, location: &str, table: &CreateExternalTable) -> Result<String> {
-    if location.contains("://") {
+/// the table declares (CSV); [`Invalid`](featurectl_core::ErrorKind::Invalid) for a URL of another kind.
+pub async fn locate(
+    ctx: &SessionContext,
+    root: &std::path::Path,
+    location: &str,
+    table: &CreateExternalTable,
+) -> Result<String> {
+    match location.split_once("://") {
+        None => located(root, location, table),
+        Some(("s3", _)) => in_bucket(ctx, location).await,
+        Some(("kinesis" | "file", _)) => Ok(location.to_string()),
+        Some((scheme, _)) => {
+            Err(Error::invalid(format!("`{scheme}://` can't be read: give a path, s3:// or kinesis://")))
+        }
+    }
+}
+
+/// The URL of an object, or of a prefix with `/` at its end.
+async fn in_bucket(ctx: &SessionContext, location: &str) -> Result<String> {
+    if location.contains(['?', '#']) || location.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
+        return Err(Error::invalid(
+            "a location in a bucket is s3://bucket/key, without anything else: no keys, no options",
+        ));
+    }
+    let url = Url::parse(location).map_err(|e| Error::invalid(format!("`{location}`: {e}")))?;
+    if location.contains('*') {
         return Ok(location.to_string());
     }
+    let key = Path::from_url_path(url.path()).map_err(|e| Error::invalid(format!("`{location}`: {e}")))?;
+    let store = ctx.runtime_env().object_store_registry.get_store(&url)?;
+    if !location.ends_with('/') && !key.as_ref().is_empty() {
+        match store.head(&key).await {
+            Ok(object) if object.size == 0 => return Err(Error::data(format!("{location} is empty"))),
+            Ok(_) => return Ok(location.to_string()),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    match store.list(Some(&key)).try_next().await? {
+        Some(_) => Ok(format!("{}/", location.trim_end_matches('/'))),
+        None => Err(Error::not_found(format!("nothing is at {location}, neither an object nor a prefix"))),
+    }
+}
+
+fn located(root: &std::path::Path, location: &str, table: &CreateExternalTable) -> Result<String> {
     let path = std::path::absolute(root.join(location))?;
     if !location.contains(['*', '?']) {
         let meta = std::fs::metadata(&path).map_err(|e| missing(&path, &e))?;
@@ -63,7 +138,7 @@ pub fn locate(root: &Path, location: &str, table: &CreateExternalTable) -> Resul
     Ok(path.display().to_string())
 }
 
-fn check_file(path: &Path, table: &CreateExternalTable) -> Result<()> {
+fn check_file(path: &std::path::Path, table: &CreateExternalTable) -> Result<()> {
     let doing = || format!("opening {}", path.display());
     let file = File::open(path).map_err(|e| Error::from(e).context(doing()))?;
     let checked = match table.file_type.to_lowercase().as_str() {
@@ -115,7 +190,7 @@ fn check_parquet(mut file: File) -> Result<()> {
     if &end[4..] == b"PAR1" && footer + 12 <= len { Ok(()) } else { Err(damaged()) }
 }
 
-fn missing(path: &Path, e: &std::io::Error) -> Error {
+fn missing(path: &std::path::Path, e: &std::io::Error) -> Error {
     if e.kind() != std::io::ErrorKind::NotFound {
         return Error::invalid(format!("{}: {e}", path.display()));
     }
@@ -131,7 +206,7 @@ fn missing(path: &Path, e: &std::io::Error) -> Error {
 pub struct SourceFile {
     /// Its path in its object store.
     pub path: String,
-    /// Its size in bytes and the time of its last change.
+    /// Its size in bytes and the time of its last change, and in a bucket the tag of its content.
     pub version: String,
 }
 
@@ -148,7 +223,11 @@ pub async fn source_files(ctx: &SessionContext, table: &dyn TableProvider) -> Re
         let extension = listing.options().file_extension.as_str();
         let mut found = url.list_all_files(&state, store.as_ref(), extension).await?;
         while let Some(f) = found.try_next().await? {
-            let version = format!("{} {}", f.size, f.last_modified.timestamp_micros());
+            let mut version = format!("{} {}", f.size, f.last_modified.timestamp_micros());
+            // A bucket tells the time of a change in seconds.
+            if let Some(tag) = f.e_tag.filter(|_| url.scheme() != "file") {
+                version = format!("{version} {tag}");
+            }
             files.push(SourceFile { path: f.location.to_string(), version });
         }
     }

@@ -81,6 +81,11 @@ impl Error {
         self
     }
 
+    /// The error of this workspace that an error is, or was caused by: what a library passes on from a part of ours.
+    pub fn within<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(e), |e| e.source()).find_map(|e| e.downcast_ref())
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -120,6 +125,9 @@ impl From<std::io::Error> for Error {
 impl From<datafusion::error::DataFusionError> for Error {
     fn from(e: datafusion::error::DataFusionError) -> Self {
         use datafusion::error::DataFusionError as Df;
+        if let Some(own) = Error::within(&e) {
+            return Self::new(own.kind(), own.to_string()).with_source(e);
+        }
         let root = e.find_root();
         let kind = match root {
             Df::Plan(_) | Df::SchemaError(..) | Df::SQL(..) | Df::NotImplemented(_) | Df::Configuration(_) => {
@@ -128,7 +136,6 @@ impl From<datafusion::error::DataFusionError> for Error {
             Df::ParquetError(_) | Df::ArrowError(..) | Df::Execution(_) => ErrorKind::Data,
             Df::ResourcesExhausted(_) => ErrorKind::Invalid,
             Df::ObjectStore(o) if o.to_string().contains("not found") => ErrorKind::NotFound,
-            Df::External(e) => e.downcast_ref::<Error>().map_or(ErrorKind::Internal, Error::kind),
             _ => ErrorKind::Internal,
         };
         let message = match root {
@@ -136,6 +143,12 @@ impl From<datafusion::error::DataFusionError> for Error {
             other => other.strip_backtrace(),
         };
         Self::new(kind, message).with_source(e)
+    }
+}
+
+impl From<datafusion::object_store::Error> for Error {
+    fn from(e: datafusion::object_store::Error) -> Self {
+        datafusion::error::DataFusionError::from(e).into()
     }
 }
 

@@ -10,4 +10,4 @@ pub mod cluster;
 mod local;
 pub mod score;
 
-pub use local::{LocalOptions, SharedExtensionPlanner, local};
+pub use local::{LocalOptions, SharedExtensionPlanner, Stores, local};

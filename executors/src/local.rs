@@ -8,6 +8,7 @@ use datafusion::catalog::Session;
 use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
@@ -31,25 +32,30 @@ pub struct LocalOptions {
 /// A planner of an operator that a crate beside this one brings, such as the online read.
 pub type SharedExtensionPlanner = Arc<dyn ExtensionPlanner + Send + Sync>;
 
-/// A session that plans and runs the whole dialect. `relations` gives it as-of joins and services.
+/// Where the files of a session's tables are read and written, by their URLs.
+pub type Stores = Arc<dyn ObjectStoreRegistry>;
+
+/// A session that plans and runs the whole dialect, over files in `stores`. `relations` gives it as-of joins and services.
 ///
 /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for options that DataFusion refuses.
 pub fn local(
     options: &LocalOptions,
+    stores: Stores,
     relations: Arc<FeatureRelations>,
     planners: Vec<SharedExtensionPlanner>,
 ) -> featurectl_core::Result<SessionContext> {
-    local_with(config(options)?, options, relations, Arc::new(Planner(planners)))
+    local_with(config(options)?, options, stores, relations, Arc::new(Planner(planners)))
 }
 
 /// A session with these settings and this planner.
 pub(crate) fn local_with(
     config: SessionConfig,
     options: &LocalOptions,
+    stores: Stores,
     relations: Arc<FeatureRelations>,
     planner: Arc<dyn QueryPlanner + Send + Sync>,
 ) -> featurectl_core::Result<SessionContext> {
-    let mut runtime = RuntimeEnvBuilder::new();
+    let mut runtime = RuntimeEnvBuilder::new().with_object_store_registry(stores);
     if let Some(bytes) = options.memory_bytes {
         runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
     }

@@ -22,7 +22,8 @@ mod retry;
 mod store;
 mod table;
 
-pub use client::{Access, Table};
+pub use client::Table;
+pub use featurectl_aws::Access;
 pub use import::{ImportPlan, write_import};
 pub use retry::Limits;
 pub use store::DynamoStore;

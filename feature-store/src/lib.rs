@@ -8,13 +8,16 @@
 pub mod conformance;
 pub mod dynamodb;
 mod embedded;
+mod folder;
 mod keys;
+mod lease;
 mod offline;
 mod registry;
 mod serving;
 
 pub use dynamodb::DynamoStore;
 pub use embedded::EmbeddedStore;
+pub use folder::{Entries, Folder};
 pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Replace, Unit, Version};
-pub use registry::{Entry, Lock, Registry, write};
+pub use registry::{Entry, Lock, Registry, json};
 pub use serving::{Generation, OnlinePlanner, Served, forget, put_tiles, read_features, serve, served};

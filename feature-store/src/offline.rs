@@ -11,15 +11,18 @@
 mod commit;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
+use datafusion::object_store::ObjectStore;
+use datafusion::object_store::prefix::PrefixStore;
 use datafusion::prelude::SessionContext;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{CommitInfo, Transaction};
+use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::{DeltaTable, DeltaTableError};
 use featurectl_core::sink::{Sink, SinkNode, WrittenFile, tuned};
 use featurectl_core::{Error, ErrorKind, Result};
@@ -27,6 +30,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::folder::Folder;
 use commit::{commit, partition_by, table_schema};
 
 /// The date by which a table is partitioned.
@@ -99,17 +103,17 @@ pub struct Version {
 /// Delta tables below a folder.
 #[derive(Debug, Clone)]
 pub struct OfflineStore {
-    root: PathBuf,
+    root: Folder,
 }
 
 impl OfflineStore {
     /// The store below `root`, which need not exist yet.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    pub fn new(root: impl Into<Folder>) -> Self {
         Self { root: root.into() }
     }
 
     /// The folder of a table.
-    pub fn path(&self, table: &str) -> PathBuf {
+    pub fn path(&self, table: &str) -> Folder {
         self.root.join(table)
     }
 
@@ -129,9 +133,7 @@ impl OfflineStore {
     pub async fn read(&self, table: &str) -> Result<Arc<dyn TableProvider>> {
         let delta = self.open(table).await?.ok_or_else(|| Error::not_found(format!("no offline table `{table}`")))?;
         let provider = delta.table_provider().await;
-        provider
-            .map(|p| p as _)
-            .map_err(|e| Error::from(e).context(format!("offline table {}", self.path(table).display())))
+        provider.map(|p| p as _).map_err(|e| Error::from(e).context(format!("offline table {}", self.path(table))))
     }
 
     /// Makes the rows of `plan`, and those of the table that they do not replace, the newest version of `table` after
@@ -153,7 +155,10 @@ impl OfflineStore {
             None => (0, None),
         };
         let path = self.path(table);
-        std::fs::create_dir_all(&path).map_err(|e| Error::from(e).context(format!("creating {}", path.display())))?;
+        if let Some(path) = path.local() {
+            std::fs::create_dir_all(path)
+                .map_err(|e| Error::from(e).context(format!("creating {}", path.display())))?;
+        }
         let schema = table_schema(plan.schema().as_arrow()).map_err(|e| delta_error(e, &path))?;
         let manifest_json = serde_json::to_value(&manifest).map_err(|e| Error::internal(e.to_string()))?;
         let properties = CommitProperties::default()
@@ -161,10 +166,10 @@ impl OfflineStore {
             .with_application_transaction(Transaction::new(MANIFEST_KEY, next));
         let mut delta = match known {
             Some(delta) => delta,
-            None => DeltaTable::try_from_url(url(&path)?).await.map_err(|e| delta_error(e, &path))?,
+            None => unread(&path)?,
         };
         let sink = Sink {
-            folder: format!("{}/", std::path::absolute(&path)?.display()),
+            folder: path.location()?,
             prefix: format!("{}-{next}", manifest.run_id),
             partition_by: partition_by(&schema),
             single: false,
@@ -177,37 +182,24 @@ impl OfflineStore {
         Ok(Version { written: true, ..version })
     }
 
-    /// The files of all tables that no version has, with their sizes in bytes: those of writers that failed.
+    /// The files of all tables that no version has, with their sizes in bytes: those of writers that failed. Their names
+    /// begin at the store's folder.
     ///
     /// Errors: those of reading the tables' logs and folders.
-    pub async fn orphans(&self) -> Result<Vec<(PathBuf, u64)>> {
+    pub async fn orphans(&self) -> Result<Vec<(String, u64)>> {
         let mut orphans = Vec::new();
-        let tables = match std::fs::read_dir(&self.root) {
-            Ok(tables) => tables,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(orphans),
-            Err(e) => return Err(Error::from(e).context(format!("reading {}", self.root.display()))),
-        };
-        for table in tables {
-            let table = table?.path();
-            let mut known = logged_files(&table)?;
+        for table in self.root.entries()?.folders {
+            let folder = self.path(&table);
+            let mut known = logged_files(&folder)?;
             // Old commits may be gone, and what they added be in a checkpoint only.
-            if let Some(delta) = self.open(&table.file_name().unwrap_or_default().to_string_lossy()).await? {
-                let files = delta.snapshot().map_err(|e| delta_error(e, &table))?.snapshot();
-                known.extend(files.log_data().iter().map(|f| table.join(f.path().as_ref())));
+            if let Some(delta) = self.open(&table).await? {
+                let files = delta.snapshot().map_err(|e| delta_error(e, &folder))?.snapshot();
+                known.extend(files.log_data().iter().map(|f| f.path().to_string()));
             }
-            let mut open = vec![table.clone()];
-            while let Some(folder) = open.pop() {
-                for entry in std::fs::read_dir(&folder)? {
-                    let path = entry?.path();
-                    let name = path.file_name().unwrap_or_default().to_string_lossy();
-                    if path.is_dir() && name != "_delta_log" {
-                        open.push(path);
-                    } else if name.contains(".parquet") && !known.contains(&path) {
-                        let bytes = std::fs::metadata(&path)?.len();
-                        orphans.push((path, bytes));
-                    }
-                }
-            }
+            let is_log = |name: &str| name.split('/').any(|part| part == "_delta_log");
+            let found = folder.below()?.into_iter();
+            let found = found.filter(|(name, _)| name.contains(".parquet") && !is_log(name) && !known.contains(name));
+            orphans.extend(found.map(|(name, bytes)| (format!("{table}/{name}"), bytes)));
         }
         orphans.sort();
         Ok(orphans)
@@ -215,20 +207,25 @@ impl OfflineStore {
 
     /// Removes a table and all its versions; false if there is none.
     pub fn remove(&self, table: &str) -> Result<bool> {
-        match std::fs::remove_dir_all(self.path(table)) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::from(e).context(format!("removing {}", self.path(table).display()))),
-        }
+        self.path(table).remove_all()
     }
 
     async fn open(&self, table: &str) -> Result<Option<DeltaTable>> {
         let path = self.path(table);
-        if !path.join("_delta_log").is_dir() {
+        let log = path.join("_delta_log");
+        let is_there = match log.bucket()? {
+            None => log.local().is_some_and(Path::is_dir),
+            Some((url, store)) => {
+                let first = store.list(Some(&key(&url)?)).next().await.transpose();
+                first.map_err(|e| crate::folder::store_error(&e).context(format!("offline table {path}")))?.is_some()
+            }
+        };
+        if !is_there {
             return Ok(None);
         }
-        match deltalake::open_table(url(&path)?).await {
-            Ok(delta) => Ok(Some(delta)),
+        let mut delta = unread(&path)?;
+        match delta.load().await {
+            Ok(()) => Ok(Some(delta)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(e) => Err(delta_error(e, &path)),
         }
@@ -238,10 +235,7 @@ impl OfflineStore {
         let path = self.path(table);
         let info = delta.history(Some(1)).next().await.transpose().map_err(|e| delta_error(e, &path))?;
         let manifest = info.as_ref().and_then(manifest_of).ok_or_else(|| {
-            Error::data(format!(
-                "the newest version of {} was not written by featurectl: restore or remove it",
-                path.display()
-            ))
+            Error::data(format!("the newest version of {} was not written by featurectl: restore or remove it", path))
         })?;
         let files = delta.snapshot().map_err(|e| delta_error(e, &path))?.snapshot();
         let rows = files.log_data().iter().filter_map(|f| f.num_records()).sum::<usize>() as u64;
@@ -253,42 +247,57 @@ fn manifest_of(info: &CommitInfo) -> Option<Manifest> {
     serde_json::from_value(info.info.get(MANIFEST_KEY)?.clone()).ok()
 }
 
-fn url(path: &Path) -> Result<Url> {
-    let absolute = std::path::absolute(path)?;
-    Url::from_directory_path(&absolute)
-        .map_err(|()| Error::invalid(format!("{} is no folder that can be a table", absolute.display())))
+/// A table whose log is not read. A commit to a bucket is put if there is none of its number.
+fn unread(path: &Folder) -> Result<DeltaTable> {
+    let fail = |e| delta_error(e, path);
+    match path.bucket()? {
+        Some((url, store)) => {
+            let prefixed = Arc::new(PrefixStore::new(Arc::clone(&store), key(&url)?));
+            let log = default_logstore(prefixed, store, &url, &StorageConfig::default());
+            Ok(DeltaTable::new(log))
+        }
+        None => {
+            let absolute = std::path::absolute(path.local().unwrap_or(Path::new(".")))?;
+            let url = Url::from_directory_path(&absolute)
+                .map_err(|()| Error::invalid(format!("{} is no folder that can be a table", absolute.display())))?;
+            deltalake::DeltaTableBuilder::from_url(url).and_then(|b| b.build()).map_err(fail)
+        }
+    }
 }
 
-fn delta_error(e: DeltaTableError, path: &Path) -> Error {
+/// The key of a URL in its bucket.
+fn key(url: &Url) -> Result<datafusion::object_store::path::Path> {
+    datafusion::object_store::path::Path::from_url_path(url.path()).map_err(|e| Error::invalid(format!("{url}: {e}")))
+}
+
+fn delta_error(e: DeltaTableError, path: &Folder) -> Error {
+    let context = format!("offline table {path}");
+    if let Some(own) = Error::within(&e) {
+        return Error::new(own.kind(), own.to_string()).context(context);
+    }
     let kind = match &e {
         DeltaTableError::Transaction { .. } | DeltaTableError::VersionAlreadyExists(_) => ErrorKind::Conflict,
         DeltaTableError::Arrow { .. } | DeltaTableError::Parquet { .. } => ErrorKind::Data,
         DeltaTableError::NotATable(_) | DeltaTableError::InvalidJsonLog { .. } => ErrorKind::Data,
         _ => ErrorKind::Invalid,
     };
-    Error::new(kind, e.to_string()).with_source(e).context(format!("offline table {}", path.display()))
+    Error::new(kind, e.to_string()).with_source(e).context(context)
 }
 
-/// The files that the commits of a table's log name.
-fn logged_files(table: &Path) -> Result<HashSet<PathBuf>> {
+/// The files that the commits of a table's log name, from its folder.
+fn logged_files(table: &Folder) -> Result<HashSet<String>> {
     let log = table.join("_delta_log");
     let mut files = HashSet::new();
-    if !log.is_dir() {
-        return Ok(files);
-    }
-    for entry in std::fs::read_dir(&log)? {
-        let commit = entry?.path();
-        if commit.extension().is_none_or(|e| e != "json") {
-            continue;
-        }
-        let doing = |e: String| Error::data(format!("{}: {e}", commit.display()));
-        for line in std::fs::read_to_string(&commit)?.lines() {
+    for name in log.entries()?.files.iter().filter(|n| n.ends_with(".json")) {
+        let doing = |e: String| Error::data(format!("{}: {e}", log.place(name)));
+        let text = String::from_utf8(log.read(name)?.unwrap_or_default()).map_err(|e| doing(e.to_string()))?;
+        for line in text.lines() {
             let action: serde_json::Value = serde_json::from_str(line).map_err(|e| doing(e.to_string()))?;
             let path = ["add", "remove"].iter().find_map(|kind| action.get(kind)?.get("path")?.as_str());
             if let Some(path) = path {
                 let path =
                     percent_encoding::percent_decode_str(path).decode_utf8().map_err(|e| doing(e.to_string()))?;
-                files.insert(table.join(path.as_ref()));
+                files.insert(path.into_owned());
             }
         }
     }
@@ -369,6 +378,7 @@ mod tests {
         let orphan = folder.path().join("t/_date=2024-01-01/part-x.parquet");
         std::fs::create_dir_all(orphan.parent().expect("a folder")).expect("a folder");
         std::fs::write(&orphan, "left").expect("a file");
-        assert_eq!(store.orphans().await.expect("orphans"), [(orphan, 4)]);
+        let name = "t/_date=2024-01-01/part-x.parquet".to_string();
+        assert_eq!(store.orphans().await.expect("orphans"), [(name, 4)]);
     }
 }

@@ -1,5 +1,6 @@
 //! The online stores. The embedded one: the contract, several processes, damage, and crashes. DynamoDB: `dynamodb`.
 
+mod bucket;
 mod dynamodb;
 
 use std::io::{BufRead, BufReader};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
@@ -14,37 +14,12 @@ use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::{Blob, DateTime, DateTimeFormat};
 use aws_sdk_kinesis::types::{self as aws, PutRecordsRequestEntry, ShardIteratorType};
 use bytes::Bytes;
+use featurectl_aws::Access;
 use featurectl_core::{Error, ErrorKind, Result};
 
 use super::plan::Shard;
 use super::position::{digits, sequence};
 use super::shard::{Batch, Failure, IteratorAt, RawRecord};
-
-/// How to reach the service, where the standard configuration chain (environment, profiles, SSO, roles of instances and
-/// containers) is not what is meant.
-#[derive(Debug, Clone, Default)]
-pub struct Access {
-    /// Region of the stream.
-    pub region: Option<String>,
-    /// Profile in `~/.aws/config`.
-    pub profile: Option<String>,
-    /// Address of the service.
-    pub endpoint: Option<String>,
-}
-
-impl Access {
-    /// A configuration with what this sets. A profile is not among it: it decides where a configuration comes from.
-    pub fn on_top_of(&self, config: &SdkConfig) -> SdkConfig {
-        let mut builder = config.to_builder();
-        if let Some(region) = &self.region {
-            builder = builder.region(Region::new(region.clone()));
-        }
-        if let Some(endpoint) = &self.endpoint {
-            builder = builder.endpoint_url(endpoint);
-        }
-        builder.build()
-    }
-}
 
 /// A record to be put.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +42,7 @@ pub struct Kinesis {
 impl Kinesis {
     /// The stream of this name or ARN, by the standard configuration chain. Nothing is asked of the service yet.
     pub async fn connect(stream: &str, access: &Access) -> Self {
-        let mut config = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(profile) = &access.profile {
-            config = config.profile_name(profile);
-        }
-        Self::new(&access.on_top_of(&config.load().await), stream)
+        Self::new(&access.config().await, stream)
     }
 
     /// The stream of this name or ARN, reached as `config` says.

@@ -22,7 +22,8 @@ mod table;
 mod time;
 
 pub use aggregate::{Part, hash_key, open as open_aggregate, pack};
-pub use client::{Access, Entry, Kinesis};
+pub use client::{Entry, Kinesis};
+pub use featurectl_aws::Access;
 pub use plan::Shard;
 pub use position::{Positions, ShardPoint, digits, sequence};
 pub use put::{PutOptions, PutReport, put_file};

@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use featurectl_aws::Access;
 use featurectl_core::{Error, Result, closest};
 use futures::stream::{self, Stream};
 use tokio::sync::OnceCell;
 
-use super::client::{Access, Kinesis};
+use super::client::Kinesis;
 use super::position::digits;
 use super::reader::{Bound, Delivery, Range, Reader};
 use super::record::Record;

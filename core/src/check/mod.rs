@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::{Expr, Ident, Statement as SqlStatement, Value};
 use datafusion::prelude::SessionContext;
@@ -69,12 +70,13 @@ pub struct Copy {
 }
 
 /// What the outside world tells the analyzer.
+#[async_trait]
 pub trait Outside: Send + Sync {
     /// The full URL or path of a location as a user writes it, one of those of `table`.
     ///
     /// Errors: [`NotFound`](crate::ErrorKind::NotFound) if there is nothing there, [`Data`](crate::ErrorKind::Data) if
     /// it is plainly not what `table` says.
-    fn locate(&self, location: &str, table: &CreateExternalTable) -> crate::Result<String>;
+    async fn locate(&self, location: &str, table: &CreateExternalTable) -> crate::Result<String>;
     /// Makes `name` known to `predict`, with its features; it may not be trained yet.
     fn declare_model(&self, name: &str, features: &[String]);
     /// The features of a model known to `predict`.
@@ -230,7 +232,7 @@ impl Analyzer {
         let mut table = as_written.clone();
         let outcome = async {
             for location in &mut table.locations {
-                *location = self.outside.locate(location, as_written)?;
+                *location = self.outside.locate(location, as_written).await?;
             }
             let plan = self.ctx.state().statement_to_plan(DfStatement::CreateExternalTable(table.clone())).await?;
             self.ctx.execute_logical_plan(plan).await

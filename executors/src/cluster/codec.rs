@@ -14,7 +14,7 @@ use featurectl_core::aggregate::Functions;
 use featurectl_core::codec;
 
 use super::models::Models;
-use crate::score::Predict;
+use crate::score::{Fetch, Predict};
 
 /// What the bytes of our own operators begin with; Ballista's are a message, whose first byte is never this.
 const OURS: &[u8] = b"\0featurectl";
@@ -28,9 +28,9 @@ pub struct ClusterCodec {
 }
 
 impl ClusterCodec {
-    /// One that knows these aggregations.
-    pub fn new(functions: Functions) -> Self {
-        Self { functions, ..Self::default() }
+    /// One that knows these aggregations, and reads models at URLs by `fetch`.
+    pub fn new(functions: Functions, fetch: Fetch) -> Self {
+        Self { functions, models: Models::new(fetch), ..Self::default() }
     }
 }
 

@@ -39,7 +39,8 @@ use featurectl_core::aggregate::Functions;
 use featurectl_core::asof::FeatureRelations;
 use featurectl_core::{Error, Result};
 
-use crate::local::{LocalOptions, SharedExtensionPlanner, config, local_with};
+use crate::local::{LocalOptions, SharedExtensionPlanner, Stores, config, local_with};
+use crate::score::Fetch;
 
 pub use api::{ExecutorStatus, JobStatus, Status};
 pub use codec::ClusterCodec;
@@ -49,13 +50,18 @@ pub use roles::{ExecutorOptions, SchedulerOptions, executor, scheduler};
 /// Version of this program: all roles of a cluster have the same.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What every process of a cluster must know beside the plans that reach it: a user's own functions and aggregations.
-#[derive(Debug, Clone, Default)]
+/// What every process of a cluster must know beside the plans that reach it: a user's own functions and aggregations, and
+/// how it reaches the files that plans name.
+#[derive(Debug, Clone)]
 pub struct Role {
     /// Scalar functions.
     pub scalar: Vec<ScalarUDF>,
     /// Aggregations of feature views.
     pub aggregations: Functions,
+    /// Where files are.
+    pub stores: Stores,
+    /// How models in buckets are read.
+    pub fetch: Fetch,
 }
 
 /// The address of a scheduler.
@@ -100,6 +106,7 @@ pub fn session(
     address: &Address,
     status: &Status,
     options: &LocalOptions,
+    stores: Stores,
     relations: Arc<FeatureRelations>,
     planners: Vec<SharedExtensionPlanner>,
     progress: tokio::sync::watch::Sender<Option<Progress>>,
@@ -116,7 +123,7 @@ pub fn session(
         .set_bool("datafusion.optimizer.enable_topk_dynamic_filter_pushdown", false)
         .set_bool("datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown", false);
     let remote = remote::RemotePlanner::new(address.clone(), planners, progress);
-    local_with(config, &options, relations, Arc::new(remote))
+    local_with(config, &options, stores, relations, Arc::new(remote))
 }
 
 impl Address {

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use featurectl_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::score::{Located, ModelSet};
+use crate::score::{Fetch, Located, ModelSet};
 
 /// The sets of models that plans have brought, so that tasks of one plan, and plans of one job, share what was loaded.
 #[derive(Debug, Default)]
-pub(super) struct Models(Mutex<Known>);
+pub(super) struct Models {
+    known: Mutex<Known>,
+    fetch: Fetch,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -28,6 +31,11 @@ struct Entry {
 }
 
 impl Models {
+    /// None yet; those at URLs are read by `fetch`.
+    pub(super) fn new(fetch: Fetch) -> Self {
+        Self { fetch, ..Self::default() }
+    }
+
     /// The models that a call may name, by the paths of their files.
     pub(super) fn encode(models: &ModelSet, buf: &mut Vec<u8>) -> Result<()> {
         let entries: Vec<Entry> = models.located().into_iter().map(|(name, file)| Entry { name, file }).collect();
@@ -36,7 +44,7 @@ impl Models {
 
     /// The models of [`encode`](Self::encode), none of which is read yet.
     pub(super) fn decode(&self, buf: &[u8]) -> Result<Arc<ModelSet>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = known.sets.get(buf) {
             return Ok(Arc::clone(set));
         }
@@ -45,7 +53,7 @@ impl Models {
         if known.sets.len() >= SETS {
             *known = Known::default();
         }
-        let set = Arc::new(ModelSet::new(""));
+        let set = Arc::new(ModelSet::default().with_fetch(self.fetch.clone()));
         for Entry { name, file } in entries {
             let shared = known.files.entry(file.clone()).or_insert_with(|| Arc::new(file));
             set.locate(name, Arc::clone(shared));

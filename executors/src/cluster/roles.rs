@@ -86,7 +86,7 @@ pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
         override_config_producer: Some(Arc::new(SessionConfig::new_with_ballista)),
         override_session_builder: Some(Arc::new(move |config| Ok(session_state(config, &state)))),
         override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
-        override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone()))),
+        override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone(), role.fetch.clone()))),
         job_id_generator: Some(Arc::new(JobIds { start: unique(), next: AtomicU64::new(1) })),
         // The page at `/` would lead to a host outside.
         web_tui_route: "/unused".into(),
@@ -109,7 +109,7 @@ pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<()> {
         .map_err(|e| Error::from(e).context(format!("--work-dir {}", options.work_dir.display())))?;
     let work_dir = options.work_dir.display().to_string();
     let state = session_state(SessionConfig::new_with_ballista(), role);
-    let spill = work_dir.clone();
+    let (spill, stores) = (work_dir.clone(), Arc::clone(&role.stores));
     let config = ExecutorProcessConfig {
         executor_id: versioned(&unique()),
         bind_host: options.bind,
@@ -130,11 +130,12 @@ pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<()> {
         memory_pool_size: options.memory_bytes,
         override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
         override_runtime_producer: Some(Arc::new(move |_| {
-            Ok(Arc::new(RuntimeEnvBuilder::new().with_temp_file_path(spill.clone()).build()?))
+            let runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::clone(&stores));
+            Ok(Arc::new(runtime.with_temp_file_path(spill.clone()).build()?))
         })),
         override_config_producer: Some(Arc::new(SessionConfig::new_with_ballista)),
         override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
-        override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone()))),
+        override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone(), role.fetch.clone()))),
         ..ExecutorProcessConfig::default()
     };
     let run = start_executor_process(Arc::new(config));

@@ -31,6 +31,6 @@ pub use forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO
 pub use kernel::Instructions;
 pub use model::{Body, Layer, Linear, Link, Model, Norm};
 pub(crate) use predict_udf::Predict;
-pub use predict_udf::{Located, ModelSet, Output, predict_udf};
+pub use predict_udf::{Fetch, Located, ModelSet, Output, predict_udf};
 pub use row::Scratch;
 pub use scorer::Scorer;

@@ -32,11 +32,36 @@ use featurectl_core::{Error, Result, closest};
 use super::model::Model;
 use super::scorer::{Scorer, array, check_type};
 
+/// Reads what a URL names, and waits for it.
+#[derive(Clone)]
+pub struct Fetch(Arc<dyn Fn(&str) -> Result<Vec<u8>> + Send + Sync>);
+
+impl Fetch {
+    /// One that reads by `read`.
+    pub fn new(read: impl Fn(&str) -> Result<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl Default for Fetch {
+    /// One that knows no URL.
+    fn default() -> Self {
+        Self::new(|url| Err(Error::invalid(format!("`{url}` can't be read here: give the path of a file"))))
+    }
+}
+
+impl std::fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fetch")
+    }
+}
+
 /// The models that queries may name, shared by every session of a process.
 #[derive(Debug, Default)]
 pub struct ModelSet {
     /// Where paths of model files begin.
     root: PathBuf,
+    fetch: Fetch,
     entries: RwLock<HashMap<String, Entry>>,
 }
 
@@ -49,11 +74,12 @@ struct Entry {
     file: Option<Arc<Located>>,
 }
 
-/// A model's file, and the model once it was read. Equal if path and version are.
+/// A model's file, and the model once it was read. Equal if place and version are.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Located {
-    path: PathBuf,
-    /// Length in bytes, and microseconds since 1970 UTC of its last change.
+    /// Its path, or its URL.
+    place: String,
+    /// Length in bytes, and microseconds since 1970 UTC of its last change, or a hash of what a URL names.
     version: (u64, u64),
     #[serde(skip)]
     model: Arc<Mutex<Option<Arc<Scorer>>>>,
@@ -64,22 +90,40 @@ impl Located {
     ///
     /// Errors: those of asking for its length and time.
     pub fn at(path: &Path) -> Result<Self> {
-        Ok(Self { path: std::path::absolute(path)?, version: version(path)?, model: Arc::default() })
+        let place = std::path::absolute(path)?.display().to_string();
+        Ok(Self { place, version: version(path)?, model: Arc::default() })
+    }
+
+    /// What a URL names, as it is now.
+    ///
+    /// Errors: those of reading it.
+    fn at_url(url: &str, fetch: &Fetch) -> Result<Self> {
+        Ok(Self { place: url.into(), version: version_of(&(fetch.0)(url)?), model: Arc::default() })
     }
 
     /// The model, read if that was not done yet.
     ///
     /// Errors: those of [`Model::load`]; [`Conflict`](featurectl_core::ErrorKind::Conflict) if the file has changed.
-    fn load(&self, name: &str) -> Result<Arc<Scorer>> {
+    fn load(&self, name: &str, fetch: &Fetch) -> Result<Arc<Scorer>> {
         let mut held = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = held.as_ref() {
             return Ok(Arc::clone(model));
         }
-        let path = self.path.display();
-        if version(&self.path).map_err(|e| e.context(format!("model `{name}`, {path}")))? != self.version {
-            return Err(Error::conflict(format!("{path} of model `{name}` has changed since the query was planned")));
-        }
-        let model = Arc::new(Scorer::new(Model::load(name, &self.path)?));
+        let place = &self.place;
+        let doing = |e: Error| e.context(format!("model `{name}`, {place}"));
+        let changed = || Error::conflict(format!("{place} of model `{name}` has changed since the query was planned"));
+        let model = if place.contains("://") {
+            let bytes = (fetch.0)(place).map_err(doing)?;
+            let model = (version_of(&bytes) == self.version).then(|| Model::from_bytes(name, &bytes).map_err(doing));
+            model.ok_or_else(changed)??
+        } else {
+            let path = Path::new(place);
+            if version(path).map_err(doing)? != self.version {
+                return Err(changed());
+            }
+            Model::load(name, path)?
+        };
+        let model = Arc::new(Scorer::new(model));
         *held = Some(Arc::clone(&model));
         Ok(model)
     }
@@ -87,7 +131,7 @@ impl Located {
 
 impl PartialEq for Located {
     fn eq(&self, other: &Self) -> bool {
-        (&self.path, self.version) == (&other.path, other.version)
+        (&self.place, self.version) == (&other.place, other.version)
     }
 }
 
@@ -95,7 +139,7 @@ impl Eq for Located {}
 
 impl Hash for Located {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.path, self.version).hash(state);
+        (&self.place, self.version).hash(state);
     }
 }
 
@@ -105,10 +149,28 @@ fn version(path: &Path) -> Result<(u64, u64)> {
     Ok((meta.len(), changed.as_micros() as u64))
 }
 
+fn version_of(bytes: &[u8]) -> (u64, u64) {
+    // The same in every process of one binary.
+    let mut hasher = std::hash::DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    (bytes.len() as u64, hasher.finish())
+}
+
 impl ModelSet {
     /// No models yet; names that are paths begin at `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), entries: RwLock::default() }
+        Self { root: root.into(), ..Self::default() }
+    }
+
+    /// The same, with names that are URLs, which are read by `fetch`.
+    pub fn with_fetch(self, fetch: Fetch) -> Self {
+        Self { fetch, ..self }
+    }
+
+    /// A hash of the model that was read from a URL, if `name` is one.
+    pub fn url_version(&self, name: &str) -> Option<String> {
+        let (length, hash) = self.read().get(name).filter(|_| name.contains("://"))?.file.as_ref()?.version;
+        Some(format!("{length} {hash:016x}"))
     }
 
     /// The file that a name is the path of, if it is one.
@@ -121,12 +183,15 @@ impl ModelSet {
     ///
     /// Errors: those of [`Model::load`].
     pub fn load(&self, name: &str) -> Result<()> {
-        let Some(path) = self.file(name) else { return Ok(()) };
-        let file = Arc::new(Located::at(&path)?);
+        let file = match self.file(name) {
+            Some(path) => Arc::new(Located::at(&path)?),
+            None if name.contains("://") => Arc::new(Located::at_url(name, &self.fetch)?),
+            None => return Ok(()),
+        };
         if self.read().get(name).is_some_and(|e| e.file.as_ref() == Some(&file)) {
             return Ok(());
         }
-        let model = file.load(name)?;
+        let model = file.load(name, &self.fetch)?;
         let features = model.model().features.clone();
         self.write().insert(name.to_string(), Entry { features, model: Some(model), file: Some(file) });
         Ok(())
@@ -149,8 +214,19 @@ impl ModelSet {
     ///
     /// Errors: those of [`Model::load`] and [`insert`](Self::insert).
     pub fn insert_file(&self, name: &str, path: &Path) -> Result<()> {
-        let file = Arc::new(Located::at(path)?);
-        self.insert(file.load(name)?)?;
+        self.insert_located(name, Located::at(path)?)
+    }
+
+    /// Like [`insert_file`](Self::insert_file), of what a URL names.
+    ///
+    /// Errors: beside those, the ones of reading it.
+    pub fn insert_url(&self, name: &str, url: &str) -> Result<()> {
+        self.insert_located(name, Located::at_url(url, &self.fetch)?)
+    }
+
+    fn insert_located(&self, name: &str, file: Located) -> Result<()> {
+        let file = Arc::new(file);
+        self.insert(file.load(name, &self.fetch)?)?;
         if let Some(entry) = self.write().get_mut(name) {
             entry.file = Some(file);
         }
@@ -197,7 +273,7 @@ impl ModelSet {
             Some(Entry { file: Some(file), .. }) => Arc::clone(file),
             _ => return Ok(None),
         };
-        file.load(name).map(Some)
+        file.load(name, &self.fetch).map(Some)
     }
 
     /// The features of a model of this name, trained or not, in the order that `predict` takes them.

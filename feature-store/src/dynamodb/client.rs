@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
@@ -11,24 +11,13 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{self as aws, AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use featurectl_aws::Access;
 use featurectl_core::{Error, Result};
 
 use super::failure::{Failure, Place, Said};
 use super::item::{FORMAT, Item, Key, Span, Value};
 
 type Attributes = HashMap<String, AttributeValue>;
-
-/// How to reach the service, where the standard configuration chain (environment, profiles, SSO, roles of instances and
-/// containers) is not what is meant.
-#[derive(Debug, Clone, Default)]
-pub struct Access {
-    /// Region of the table.
-    pub region: Option<String>,
-    /// Profile in `~/.aws/config`.
-    pub profile: Option<String>,
-    /// Address of the service.
-    pub endpoint: Option<String>,
-}
 
 /// One table of the service, which need not be there yet.
 #[derive(Debug, Clone)]
@@ -66,18 +55,7 @@ pub(super) struct Description {
 impl Table {
     /// The table of this name or ARN, by the standard configuration chain. Nothing is asked of the service yet.
     pub async fn connect(name: &str, access: &Access) -> Self {
-        let mut config = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(profile) = &access.profile {
-            config = config.profile_name(profile);
-        }
-        let mut config = config.load().await.into_builder();
-        if let Some(region) = &access.region {
-            config = config.region(Region::new(region.clone()));
-        }
-        if let Some(endpoint) = &access.endpoint {
-            config = config.endpoint_url(endpoint);
-        }
-        Self::new(&config.build(), name)
+        Self::new(&access.config().await, name)
     }
 
     /// The table of this name or ARN, reached as `config` says.

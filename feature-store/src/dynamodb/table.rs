@@ -11,7 +11,7 @@ const LOOKS_MAX: u32 = 60;
 const TTL_ATTRIBUTE: &str = "ttl";
 
 /// What a table is to have besides its keys.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableOptions {
     /// Tags, each a key and a value.
     pub tags: Vec<(String, String)>,

@@ -1,6 +1,5 @@
 //! One Delta transaction over files that are written already.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -14,6 +13,7 @@ use featurectl_core::tile::WRITER_COLUMN;
 use featurectl_core::{Error, Result};
 
 use super::{DATE_COLUMN, Replace, delta_error};
+use crate::folder::Folder;
 
 /// The types that a table has for columns of `schema`, all of them nullable.
 pub(super) fn table_schema(schema: &Schema) -> std::result::Result<SchemaRef, DeltaTableError> {
@@ -37,7 +37,7 @@ pub(super) async fn commit(
     replace: &Replace,
     files: &[WrittenFile],
     properties: CommitProperties,
-    path: &Path,
+    path: &Folder,
 ) -> Result<()> {
     let fail = |e: DeltaTableError| delta_error(e, path);
     let partition_by = partition_by(schema);

@@ -1,0 +1,438 @@
+//! The same jobs on S3 and DynamoDB as in folders of this machine: by ministack and dynalite, with the binary.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use dynalite::Server as Dynalite;
+use ministack::Ministack;
+use proxy::{Proxy, Refusal};
+use tempfile::TempDir;
+
+use crate::cli::{featurectl, project, text};
+use crate::cluster::Cluster;
+
+#[path = "../feature-store/tests/dynamodb/server.rs"]
+mod dynalite;
+#[path = "../aws/tests/ministack.rs"]
+mod ministack;
+#[path = "../aws/tests/proxy.rs"]
+mod proxy;
+
+const KEY: &str = "AKIDMARKEDMARKEDMARK";
+const SECRET: &str = "markedSecretMarkedSecretMarkedSecret";
+const TOKEN: &str = "markedTokenMarkedTokenMarkedToken";
+
+/// S3 with a bucket of each test, and DynamoDB.
+struct Aws {
+    s3: &'static Ministack,
+    s3_endpoint: String,
+    dynamodb: &'static Dynalite,
+}
+
+impl Aws {
+    fn start(bucket: &str) -> Self {
+        static S3: OnceLock<Ministack> = OnceLock::new();
+        static DYNAMODB: OnceLock<Dynalite> = OnceLock::new();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/aws/tests/until_closed.py");
+        let s3 = S3.get_or_init(|| Ministack::start(script));
+        s3.make_bucket(bucket);
+        Self { s3, s3_endpoint: s3.endpoint(), dynamodb: DYNAMODB.get_or_init(Dynalite::start) }
+    }
+
+    /// The environment that a process reaches them by.
+    fn environment(&self) -> BTreeMap<&'static str, String> {
+        let of = |(name, value): (&'static str, &str)| (name, value.to_string());
+        let all = [
+            ("AWS_ENDPOINT_URL_S3", self.s3_endpoint.as_str()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.endpoint()),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ACCESS_KEY_ID", KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET),
+            ("AWS_SESSION_TOKEN", TOKEN),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ];
+        all.into_iter().map(of).collect()
+    }
+
+    fn command(&self, folder: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_featurectl"));
+        command.current_dir(folder).args(args);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        // No profile of this machine.
+        command.env("HOME", folder).envs(self.environment());
+        command
+    }
+
+    fn featurectl(&self, folder: &Path, args: &[&str]) -> Output {
+        self.command(folder, args).output().expect("featurectl runs")
+    }
+
+    /// What it prints if it succeeds.
+    fn ok(&self, folder: &Path, args: &[&str]) -> String {
+        let output = self.featurectl(folder, args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The rows of a query over tables in the bucket.
+    fn rows(&self, folder: &Path, sql: &str) -> String {
+        std::fs::write(folder.join("look.sql"), sql).expect("a job");
+        self.ok(folder, &["--profile", "aws", "run", "look.sql", "-o", "csv"])
+    }
+
+    /// The keys of a bucket.
+    fn keys(&self, bucket: &str) -> Vec<String> {
+        let answer = self.s3.request(&format!("GET /{bucket}?list-type=2&max-keys=1000 HTTP/1.1\r\n"));
+        answer.split("<Key>").skip(1).filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_string())).collect()
+    }
+}
+
+fn profile(folder: &Path, bucket: &str) {
+    let text = format!(
+        "[profile.aws]\nstore = \"s3://{bucket}/team/features\"\nonline = \"dynamodb://{bucket}\"\nregion = \"eu-west-1\"\n\
+         [profile.aws.variables]\nout = \"s3://{bucket}/out\"\n[profile.default.variables]\nout = \"out\"\n\
+         [profile.aws.table]\ntags = {{ team = \"risk\" }}\n"
+    );
+    std::fs::write(folder.join("featurectl.toml"), text).expect("a profile");
+}
+
+/// A project as `init` writes it, with its data in the bucket, too, where the job of `aws.sql` reads them.
+fn project_on(aws: &Aws, bucket: &str) -> TempDir {
+    let folder = project();
+    profile(folder.path(), bucket);
+    let job = std::fs::read_to_string(folder.path().join("job.sql")).expect("the job");
+    let upload = format!(
+        "CREATE EXTERNAL TABLE payments STORED AS CSV LOCATION 'data/payments.csv' OPTIONS ('format.has_header' 'true');
+         COPY (SELECT * FROM payments ORDER BY payment_id) TO 's3://{bucket}/data/payments.csv' STORED AS CSV;"
+    );
+    std::fs::write(folder.path().join("upload.sql"), upload).expect("a job");
+    aws.ok(folder.path(), &["run", "upload.sql"]);
+    std::fs::remove_dir_all(folder.path().join(".featurectl")).expect("a fresh start");
+    let there = job.replace("'data/payments.csv'", &format!("'s3://{bucket}/data/payments.csv'"));
+    assert_ne!(job, there, "{job}");
+    std::fs::write(folder.path().join("aws.sql"), there).expect("a job");
+    folder
+}
+
+const LOOK: &str = "CREATE EXTERNAL TABLE scores STORED AS PARQUET LOCATION 'OUT/scores';
+    CREATE EXTERNAL TABLE tiles STORED AS DELTA LOCATION 'STORE/offline/customer_spending';
+    CREATE EXTERNAL TABLE labels STORED AS DELTA LOCATION 'STORE/offline/fraud_set';
+    SELECT * FROM scores ORDER BY 1;
+    SELECT customer, tile_us, tile_start, last_event, events, encode(partial, 'hex') AS p FROM tiles ORDER BY 1, 2, 3;
+    SELECT * FROM labels ORDER BY payment_id;";
+
+const GET: [&str; 7] = ["get", "fraud_inputs", "customer=c07", "amount=10", "--at", "2024-03-10T00:00:00Z", "-o"];
+
+#[test]
+fn a_job_with_the_aws_profile_gives_what_it_gives_here() {
+    let aws = Aws::start("equal");
+    let folder = project_on(&aws, "equal");
+    let here = featurectl(folder.path(), &["run", "job.sql"]);
+    assert!(here.status.success(), "{}", text(&here.stderr));
+    let there = aws.featurectl(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
+    assert!(there.status.success(), "{}", text(&there.stderr));
+    let look = |out: &str, store: &str| LOOK.replace("OUT", out).replace("STORE", store);
+    std::fs::write(folder.path().join("here.sql"), look("out", ".featurectl")).expect("a job");
+    let wanted = text(&featurectl(folder.path(), &["run", "here.sql", "-o", "csv"]).stdout);
+    assert!(wanted.lines().count() > 8000, "{}", wanted.lines().count());
+    let found = aws.rows(folder.path(), &look("s3://equal/out", "s3://equal/team/features"));
+    crate::cluster::same(&found, &wanted, 0);
+
+    let online = |args: &[&str]| {
+        let output = aws.featurectl(folder.path(), &[args, &GET[..], &["csv"]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(online(&["--profile", "aws"]), online(&[]));
+
+    let again = aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql", "-o", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&again).expect("JSON");
+    assert!(report["steps"].as_array().expect("steps").iter().all(|s| s["unchanged"] == true), "{report}");
+    let plan = aws.ok(folder.path(), &["--profile", "aws", "plan", "aws.sql"]);
+    for part in [
+        "unchanged  materialize customer_spending",
+        "offline s3://equal/team/features/offline/customer_spending, online dynamodb://equal",
+        "model s3://equal/team/features/models/fraud",
+        "unchanged  copy to s3://equal/out/scores",
+    ] {
+        assert!(plan.contains(part), "`{part}` is not in {plan}");
+    }
+    let shown = aws.ok(folder.path(), &["--profile", "aws", "show", "models"]);
+    assert!(shown.contains("fraud") && shown.contains("AUC"), "{shown}");
+    let model = aws.ok(folder.path(), &["--profile", "aws", "show", "model", "fraud"]);
+    assert!(model.contains("LightGBM"), "{model}");
+
+    assert_eq!(aws.ok(folder.path(), &["--profile", "aws", "vacuum", "-o", "json"]).matches(".parquet").count(), 0);
+    let left =
+        ["equal/team/features/offline/fraud_set/_date=2024-01-02/part-x.parquet", "equal/out/.scores.part/p.parquet"];
+    for file in left {
+        aws.s3.request(&format!("PUT /{file} HTTP/1.1\r\nContent-Length: 0\r\n"));
+    }
+    let vacuum = |args: &[&str]| aws.ok(folder.path(), &[&["--profile", "aws", "vacuum"], args].concat());
+    let said = vacuum(&["--dry-run"]);
+    assert!(left.iter().all(|f| said.contains(&format!("s3://{f}"))), "{said}");
+    assert_eq!(vacuum(&[]), said);
+    assert_eq!(vacuum(&["--dry-run"]), "");
+
+    std::fs::write(
+        folder.path().join("drop.sql"),
+        "DROP MODEL fraud; DROP TRAINING SET fraud_set; DROP FEATURE SERVICE fraud_inputs; DROP FEATURE VIEW customer_spending",
+    )
+    .expect("a job");
+    aws.ok(folder.path(), &["--profile", "aws", "run", "drop.sql"]);
+    let keys = aws.keys("equal");
+    assert!(!keys.iter().any(|k| k.contains("/models/") || k.contains("/offline/")), "{keys:?}");
+    let gone = aws.featurectl(folder.path(), &[&["--profile", "aws"], &GET[..], &["csv"]].concat());
+    assert!(text(&gone.stderr).contains("no feature service"), "{}", text(&gone.stderr));
+}
+
+#[test]
+fn every_format_is_written_to_and_read_from_a_bucket() {
+    let aws = Aws::start("formats");
+    let folder = tempfile::tempdir().expect("a folder");
+    profile(folder.path(), "formats");
+    let rows = "SELECT value AS id, value % 3 AS part, value / 2.0 AS x, CASE WHEN value % 5 = 0 THEN NULL ELSE 'é ' || value END \
+                AS t FROM range(1000)";
+    let copies: String = ["parquet", "csv", "json"]
+        .iter()
+        .map(|f| {
+            format!(
+                "COPY ({rows}) TO 's3://formats/one.{f}' STORED AS {f};
+                 COPY ({rows}) TO 's3://formats/many {f}' STORED AS {f};
+                 COPY ({rows}) TO 's3://formats/parts/{f}' STORED AS {f} PARTITIONED BY (part);\n"
+            )
+        })
+        .collect();
+    std::fs::write(folder.path().join("write.sql"), &copies).expect("a job");
+    aws.ok(folder.path(), &["run", "write.sql"]);
+    let all = "499500,999,200,249750.0";
+    for format in ["parquet", "csv", "json"] {
+        for place in [format!("one.{format}"), format!("many {format}"), format!("parts/{format}")] {
+            let by = if place.starts_with("parts") { "PARTITIONED BY (part)" } else { "" };
+            let options = if format == "csv" { "OPTIONS ('format.has_header' 'true')" } else { "" };
+            let found = aws.rows(
+                folder.path(),
+                &format!(
+                    "CREATE EXTERNAL TABLE t STORED AS {format} {by} LOCATION 's3://formats/{place}' {options};
+                     SELECT sum(id) AS a, sum(CAST(part AS BIGINT)) AS b, count(*) FILTER (WHERE t IS NULL OR t = '') AS c, sum(x) AS d FROM t;"
+                ),
+            );
+            assert_eq!(found, format!("a,b,c,d\n{all}\n"), "{place}");
+        }
+    }
+    let again = aws.ok(folder.path(), &["run", "write.sql", "-o", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&again).expect("JSON");
+    assert!(report["steps"].as_array().expect("steps").iter().all(|s| s["unchanged"] == true), "{report}");
+
+    // Other rows take the place of those that were there, whole.
+    std::fs::write(folder.path().join("write.sql"), copies.replace("range(1000)", "range(10)")).expect("a job");
+    aws.ok(folder.path(), &["run", "write.sql"]);
+    let found = aws.rows(
+        folder.path(),
+        "CREATE EXTERNAL TABLE a STORED AS PARQUET LOCATION 's3://formats/many parquet/';
+         CREATE EXTERNAL TABLE b STORED AS PARQUET PARTITIONED BY (part) LOCATION 's3://formats/parts/parquet';
+         SELECT (SELECT count(*) FROM a) AS a, (SELECT count(*) FROM b WHERE part = '1') AS b;",
+    );
+    assert_eq!(found, "a,b\n10,3\n");
+    assert!(!aws.keys("formats").iter().any(|k| k.contains(".part/")), "{:?}", aws.keys("formats"));
+}
+
+#[test]
+fn tables_of_a_bucket_are_read_by_the_executors_of_a_cluster_and_written() {
+    let aws = Aws::start("cluster");
+    let folder = project_on(&aws, "cluster");
+    let here = featurectl(folder.path(), &["run", "job.sql"]);
+    assert!(here.status.success(), "{}", text(&here.stderr));
+    let cluster = Cluster::with_environment(2, &aws.environment());
+    aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql", "--cluster", &cluster.address()]);
+    let look = |out: &str, store: &str| LOOK.replace("OUT", out).replace("STORE", store);
+    std::fs::write(folder.path().join("here.sql"), look("out", ".featurectl")).expect("a job");
+    let wanted = text(&featurectl(folder.path(), &["run", "here.sql", "-o", "csv"]).stdout);
+    let found = aws.rows(folder.path(), &look("s3://cluster/out", "s3://cluster/team/features"));
+    crate::cluster::same(&found, &wanted, 0);
+    assert!(cluster.jobs() >= 3, "tiles, training set and scores ran on the cluster");
+}
+
+#[test]
+fn two_runs_do_not_write_to_one_store_at_once_and_a_killed_one_is_followed() {
+    let aws = Aws::start("twice");
+    let folder = project_on(&aws, "twice");
+    let lock = "PUT /twice/team/features/registry/lock HTTP/1.1\r\nContent-Length: ";
+    // A holder that is alive: its object changes.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 10.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                use std::io::{Read, Write};
+                let mut stream =
+                    std::net::TcpStream::connect(aws.s3.endpoint().trim_start_matches("http://")).expect("S3");
+                let body = format!("process 1 on other #0 {n}");
+                let head = format!("{lock}{}\r\nHost: x\r\nConnection: close\r\n\r\n{body}", body.len());
+                stream.write_all(head.as_bytes()).expect("a request");
+                stream.read_to_end(&mut vec![]).expect("an answer");
+                std::thread::sleep(std::time::Duration::from_millis(300));
+            }
+        });
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let refused = aws.featurectl(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("another featurectl (process 1 on other) is writing to s3://twice/team/features"),
+            "{said}"
+        );
+    });
+    // Now it is killed, and its object stays as it is.
+    aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
+    assert!(!aws.keys("twice").iter().any(|k| k.ends_with("registry/lock")), "it was given back");
+}
+
+#[test]
+fn what_is_wrong_on_aws_is_said_with_place_and_fix() {
+    let mut aws = Aws::start("wrong");
+    let folder = tempfile::tempdir().expect("a folder");
+    let fails = |aws: &Aws, args: &[&str], code: i32, parts: &[&str]| {
+        let output = aws.featurectl(folder.path(), args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "`{part}` is not in: {said}");
+        }
+        assert!(![SECRET, TOKEN, KEY, "panicked"].iter().any(|s| said.contains(s)), "{said}");
+    };
+    let check = |aws: &Aws, sql: &str, parts: &[&str]| {
+        std::fs::write(folder.path().join("job.sql"), sql).expect("a job");
+        fails(aws, &["check", "job.sql"], 1, parts);
+    };
+    let table = |location: &str| format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{location}';");
+    check(
+        &aws,
+        &table("s3://wrong/none.parquet"),
+        &["table `t` can't be read", "nothing is at s3://wrong/none.parquet"],
+    );
+    check(&aws, &table("s3://nobody/none.parquet"), &["no bucket `nobody`", "correct its name"]);
+    check(&aws, &table("gs://wrong/none.parquet"), &["`gs://` can't be read", "s3://"]);
+    check(&aws, &table("s3://AKIA:xyz@wrong/x"), &["without anything else"]);
+    check(
+        &aws,
+        "CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION 's3://wrong/none';",
+        &["nothing is at s3://wrong/none"],
+    );
+    let toml = |text: &str| std::fs::write(folder.path().join("featurectl.toml"), text).expect("a file");
+    toml("[profile.aws]\nstore = \"s3://wrong/store\"\n");
+    let view = "CREATE EXTERNAL TABLE e (k BIGINT, t TIMESTAMP, v BIGINT) STORED AS CSV LOCATION 'e.csv';
+        CREATE FEATURE VIEW f ENTITY (k) EVENT TIME t WITH (online = true) AS SELECT sum(v) OVER d AS s FROM e
+        WINDOW d AS (RANGE INTERVAL '1 day' PRECEDING); MATERIALIZE FEATURE VIEW f;";
+    std::fs::write(folder.path().join("e.csv"), "k,t,v\n1,2024-01-01T00:00:00,1\n").expect("a file");
+    std::fs::write(folder.path().join("view.sql"), view).expect("a job");
+    fails(
+        &aws,
+        &["--profile", "aws", "run", "view.sql"],
+        1,
+        &["no place for online features", "online = \"dynamodb://TABLE\""],
+    );
+    toml("[profile.aws]\nstore = \"s3://wrong/store\"\nonline = \"dynamo:x\"\n[profile.aws.table]\nttl = true\n");
+    fails(&aws, &["--profile", "aws", "run", "view.sql"], 1, &["profile `aws`: table", "dynamodb://TABLE"]);
+    toml("[profile.aws]\nstore = \"https://wrong/store\"\n");
+    fails(&aws, &["--profile", "aws", "run", "view.sql"], 1, &["profile `aws`: store", "s3://bucket/prefix"]);
+
+    let refusal = Refusal::new(403, "AccessDenied", "Access Denied");
+    let proxy = Proxy::start(&aws.s3.endpoint(), move |r| (r.method == "PUT").then(|| refusal.clone()));
+    aws.s3_endpoint = proxy.endpoint.clone();
+    toml("[profile.aws]\nstore = \"s3://wrong/store\"\nonline = \"dynamodb://wrong\"\n");
+    fails(
+        &aws,
+        &["--profile", "aws", "run", "view.sql"],
+        1,
+        &["not allowed to write s3://wrong/store/registry/lock", "s3:PutObject"],
+    );
+    std::fs::write(folder.path().join("copy.sql"), "COPY (SELECT 1 AS a) TO 's3://wrong/x.parquet';").expect("a job");
+    fails(&aws, &["run", "copy.sql"], 1, &["not allowed to write s3://wrong/x.parquet", "s3:PutObject"]);
+
+    std::fs::write(folder.path().join("job.sql"), table("s3://wrong/none.parquet")).expect("a job");
+    let mut alone = aws.command(folder.path(), &["check", "job.sql"]);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        alone.env_remove(name);
+    }
+    let said = text(&alone.output().expect("featurectl runs").stderr);
+    assert!(said.contains("no AWS credentials were found") && said.contains("aws sso login"), "{said}");
+    let mut nowhere = aws.command(folder.path(), &["check", "job.sql"]);
+    let nowhere = nowhere.env_remove("AWS_REGION").env_remove("AWS_ENDPOINT_URL_S3");
+    let said = text(&nowhere.output().expect("featurectl runs").stderr);
+    assert!(said.contains("no AWS region is set for s3://wrong: set AWS_REGION"), "{said}");
+}
+
+#[test]
+fn no_secret_is_in_logs_plans_errors_tables_or_the_registry() {
+    let aws = Aws::start("secrets");
+    let folder = project_on(&aws, "secrets");
+    let mut seen = Vec::new();
+    let mut run = |args: &[&str]| {
+        let output = aws.command(folder.path(), args).env("RUST_LOG", "trace").output().expect("featurectl runs");
+        seen.push((args.join(" "), [output.stdout.as_slice(), &output.stderr].concat()));
+        output.status.success()
+    };
+    assert!(run(&["--profile", "aws", "run", "aws.sql", "-o", "json"]));
+    assert!(run(&["--profile", "aws", "plan", "aws.sql"]));
+    assert!(run(&[
+        "--profile",
+        "aws",
+        "get",
+        "fraud_inputs",
+        "customer=c07",
+        "amount=10",
+        "--at",
+        "2024-03-10T00:00:00Z"
+    ]));
+    assert!(run(&["--profile", "aws", "show", "runs", "-o", "json"]));
+    let explain = std::fs::read_to_string(folder.path().join("aws.sql")).expect("a job");
+    let explain = explain.split("CREATE FEATURE VIEW").next().unwrap_or_default().to_string()
+        + "EXPLAIN VERBOSE SELECT * FROM payments;";
+    std::fs::write(folder.path().join("explain.sql"), explain).expect("a job");
+    assert!(run(&["--profile", "aws", "run", "explain.sql"]));
+    std::fs::write(
+        folder.path().join("bad.sql"),
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://secrets/none';",
+    )
+    .expect("a job");
+    assert!(!run(&["check", "bad.sql"]));
+    // A service that repeats what it was sent, as S3 does with a token that it does not accept.
+    let echo = Refusal {
+        more: "<Token-0>markedTokenMarkedTokenMarkedToken</Token-0><AWSAccessKeyId>AKIDMARKEDMARKEDMARK</AWSAccessKeyId>",
+        ..Refusal::new(400, "InvalidToken", "The provided token is malformed or otherwise invalid.")
+    };
+    let proxy = Proxy::start("", move |_| Some(echo.clone()));
+    let refused = aws
+        .command(folder.path(), &["check", "bad.sql"])
+        .env("AWS_ENDPOINT_URL_S3", &proxy.endpoint)
+        .env("RUST_LOG", "trace")
+        .output();
+    let refused = refused.expect("featurectl runs");
+    let said = text(&refused.stderr);
+    assert!(said.contains("the credentials are not accepted"), "{said}");
+    seen.push(("a refused check".into(), refused.stderr));
+    // All that was stored.
+    for key in aws.keys("secrets") {
+        let object = aws.s3.request(&format!("GET /secrets/{key} HTTP/1.1\r\n"));
+        seen.push((key, object.into_bytes()));
+    }
+    assert!(
+        seen.iter().any(|(name, _)| name.contains("_delta_log"))
+            && seen.iter().any(|(name, _)| name.contains("registry/run"))
+    );
+    for (name, bytes) in &seen {
+        for secret in [SECRET, TOKEN] {
+            let found = bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
+            assert!(!found, "{secret} is in {name}");
+        }
+    }
+    assert!(!proxy.seen().is_empty() && proxy.seen().iter().all(|r| r.head.contains(TOKEN)), "requests carry it");
+}
