@@ -138,7 +138,7 @@ impl Session {
             _ => here.clone(),
         };
         connectors::register_formats(&ctx);
-        connectors::kinesis::register_streams(&ctx, &project.root);
+        connectors::kinesis::register_streams(&ctx, &project.root, &project.access);
         let models = ModelSet::new(&project.root).with_fetch(fetch(&project.buckets, &project.waiting));
         let models = Arc::new(models);
         Output::ALL.into_iter().for_each(|output| ctx.register_udf(predict_udf(Arc::clone(&models), output)));

@@ -66,7 +66,21 @@ impl Cluster {
         let more = ["--memory-mb", "512", "--work-dir", work.to_str().expect("UTF-8")];
         let mut command = Command::new(&self.program);
         command.envs(self.environment.iter().cloned());
-        role(command, &[&args[..], &more[..]].concat())
+        let Some(log) = self.log(port) else { return role(command, &[&args[..], &more[..]].concat()) };
+        command.arg("cluster").args(args).args(more).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(std::fs::File::create(log).expect("a file")).spawn().expect("featurectl runs")
+    }
+
+    /// Where an executor's log goes, if its environment asks for one.
+    fn log(&self, port: u16) -> Option<PathBuf> {
+        let wanted = self.environment.iter().any(|(name, _)| name == "RUST_LOG");
+        wanted.then(|| self.folder.path().join(format!("{port}.log")))
+    }
+
+    /// The logs of all executors.
+    pub(crate) fn logs(&self) -> Vec<u8> {
+        let logs = self.executors.iter().filter_map(|(_, port)| self.log(*port));
+        logs.flat_map(|log| std::fs::read(log).expect("a log")).collect()
     }
 
     /// How many jobs it has run of late.

@@ -38,7 +38,9 @@ impl Aws {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/aws/tests/until_closed.py");
         let s3 = S3.get_or_init(|| Ministack::start(script));
         s3.make_bucket(bucket);
-        Self { s3, s3_endpoint: s3.endpoint(), dynamodb: DYNAMODB.get_or_init(Dynalite::start) }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/feature-store/tests/dynamodb/until_closed.js");
+        let dynamodb = DYNAMODB.get_or_init(|| Dynalite::start(script));
+        Self { s3, s3_endpoint: s3.endpoint(), dynamodb }
     }
 
     /// The environment that a process reaches them by.
@@ -47,7 +49,7 @@ impl Aws {
         let all = [
             ("AWS_ENDPOINT_URL_S3", self.s3_endpoint.as_str()),
             ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.endpoint()),
-            ("AWS_REGION", "eu-west-1"),
+            ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", KEY),
             ("AWS_SECRET_ACCESS_KEY", SECRET),
             ("AWS_SESSION_TOKEN", TOKEN),
@@ -93,7 +95,7 @@ impl Aws {
 
 fn profile(folder: &Path, bucket: &str) {
     let text = format!(
-        "[profile.aws]\nstore = \"s3://{bucket}/team/features\"\nonline = \"dynamodb://{bucket}\"\nregion = \"eu-west-1\"\n\
+        "[profile.aws]\nstore = \"s3://{bucket}/team/features\"\nonline = \"dynamodb://{bucket}\"\nregion = \"us-east-1\"\n\
          [profile.aws.variables]\nout = \"s3://{bucket}/out\"\n[profile.default.variables]\nout = \"out\"\n\
          [profile.aws.table]\ntags = {{ team = \"risk\" }}\n"
     );
@@ -118,9 +120,9 @@ fn project_on(aws: &Aws, bucket: &str) -> TempDir {
     folder
 }
 
-const LOOK: &str = "CREATE EXTERNAL TABLE scores STORED AS PARQUET LOCATION 'OUT/scores';
-    CREATE EXTERNAL TABLE tiles STORED AS DELTA LOCATION 'STORE/offline/customer_spending';
-    CREATE EXTERNAL TABLE labels STORED AS DELTA LOCATION 'STORE/offline/fraud_set';
+const LOOK: &str = "CREATE EXTERNAL TABLE scores STORED AS PARQUET LOCATION '<out>/scores';
+    CREATE EXTERNAL TABLE tiles STORED AS DELTA LOCATION '<store>/offline/customer_spending';
+    CREATE EXTERNAL TABLE labels STORED AS DELTA LOCATION '<store>/offline/fraud_set';
     SELECT * FROM scores ORDER BY 1;
     SELECT customer, tile_us, tile_start, last_event, events, encode(partial, 'hex') AS p FROM tiles ORDER BY 1, 2, 3;
     SELECT * FROM labels ORDER BY payment_id;";
@@ -135,7 +137,7 @@ fn a_job_with_the_aws_profile_gives_what_it_gives_here() {
     assert!(here.status.success(), "{}", text(&here.stderr));
     let there = aws.featurectl(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
     assert!(there.status.success(), "{}", text(&there.stderr));
-    let look = |out: &str, store: &str| LOOK.replace("OUT", out).replace("STORE", store);
+    let look = |out: &str, store: &str| LOOK.replace("<out>", out).replace("<store>", store);
     std::fs::write(folder.path().join("here.sql"), look("out", ".featurectl")).expect("a job");
     let wanted = text(&featurectl(folder.path(), &["run", "here.sql", "-o", "csv"]).stdout);
     assert!(wanted.lines().count() > 8000, "{}", wanted.lines().count());
@@ -195,8 +197,12 @@ fn every_format_is_written_to_and_read_from_a_bucket() {
     let aws = Aws::start("formats");
     let folder = tempfile::tempdir().expect("a folder");
     profile(folder.path(), "formats");
-    let rows = "SELECT value AS id, value % 3 AS part, value / 2.0 AS x, CASE WHEN value % 5 = 0 THEN NULL ELSE 'é ' || value END \
-                AS t FROM range(1000)";
+    let base = "COPY (SELECT value AS id, value % 3 AS part, value / 2.0 AS x,
+                CASE WHEN value % 5 = 0 THEN NULL ELSE 'é ' || value END AS t FROM range(1000)) TO 'base.parquet';";
+    std::fs::write(folder.path().join("base.sql"), base).expect("a job");
+    aws.ok(folder.path(), &["run", "base.sql"]);
+    let table = "CREATE EXTERNAL TABLE base STORED AS PARQUET LOCATION 'base.parquet';\n";
+    let rows = "SELECT * FROM base WHERE id < 1000";
     let copies: String = ["parquet", "csv", "json"]
         .iter()
         .map(|f| {
@@ -207,6 +213,7 @@ fn every_format_is_written_to_and_read_from_a_bucket() {
             )
         })
         .collect();
+    let copies = table.to_string() + &copies;
     std::fs::write(folder.path().join("write.sql"), &copies).expect("a job");
     aws.ok(folder.path(), &["run", "write.sql"]);
     let all = "499500,999,200,249750.0";
@@ -229,7 +236,7 @@ fn every_format_is_written_to_and_read_from_a_bucket() {
     assert!(report["steps"].as_array().expect("steps").iter().all(|s| s["unchanged"] == true), "{report}");
 
     // Other rows take the place of those that were there, whole.
-    std::fs::write(folder.path().join("write.sql"), copies.replace("range(1000)", "range(10)")).expect("a job");
+    std::fs::write(folder.path().join("write.sql"), copies.replace("id < 1000", "id < 10")).expect("a job");
     aws.ok(folder.path(), &["run", "write.sql"]);
     let found = aws.rows(
         folder.path(),
@@ -249,7 +256,7 @@ fn tables_of_a_bucket_are_read_by_the_executors_of_a_cluster_and_written() {
     assert!(here.status.success(), "{}", text(&here.stderr));
     let cluster = Cluster::with_environment(2, &aws.environment());
     aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql", "--cluster", &cluster.address()]);
-    let look = |out: &str, store: &str| LOOK.replace("OUT", out).replace("STORE", store);
+    let look = |out: &str, store: &str| LOOK.replace("<out>", out).replace("<store>", store);
     std::fs::write(folder.path().join("here.sql"), look("out", ".featurectl")).expect("a job");
     let wanted = text(&featurectl(folder.path(), &["run", "here.sql", "-o", "csv"]).stdout);
     let found = aws.rows(folder.path(), &look("s3://cluster/out", "s3://cluster/team/features"));
@@ -368,6 +375,9 @@ fn what_is_wrong_on_aws_is_said_with_place_and_fix() {
     let nowhere = nowhere.env_remove("AWS_REGION").env_remove("AWS_ENDPOINT_URL_S3");
     let said = text(&nowhere.output().expect("featurectl runs").stderr);
     assert!(said.contains("no AWS region is set for s3://wrong: set AWS_REGION"), "{said}");
+    let mut elsewhere = aws.command(folder.path(), &["check", "job.sql"]);
+    let said = text(&elsewhere.env("AWS_REGION", "eu-west-1").output().expect("featurectl runs").stderr);
+    assert!(said.contains("bucket `wrong` is not in region eu-west-1") && said.contains("set AWS_REGION"), "{said}");
 }
 
 #[test]
@@ -419,6 +429,17 @@ fn no_secret_is_in_logs_plans_errors_tables_or_the_registry() {
     let said = text(&refused.stderr);
     assert!(said.contains("the credentials are not accepted"), "{said}");
     seen.push(("a refused check".into(), refused.stderr));
+    // What an executor says.
+    let environment = aws.environment().into_iter().chain([("RUST_LOG", "trace".to_string())]).collect();
+    let cluster = Cluster::with_environment(1, &environment);
+    let copy = "CREATE EXTERNAL TABLE s STORED AS PARQUET LOCATION 's3://secrets/out/scores';
+        COPY (SELECT count(*) AS n FROM s) TO 's3://secrets/out/n' STORED AS PARQUET;";
+    std::fs::write(folder.path().join("copy.sql"), copy).expect("a job");
+    aws.ok(folder.path(), &["--profile", "aws", "run", "copy.sql", "--cluster", &cluster.address()]);
+    let logs = cluster.logs();
+    let said = String::from_utf8_lossy(&logs);
+    assert!(said.contains("TRACE") && said.contains("DEBUG"), "it says much");
+    seen.push(("an executor's log".into(), logs));
     // All that was stored.
     for key in aws.keys("secrets") {
         let object = aws.s3.request(&format!("GET /secrets/{key} HTTP/1.1\r\n"));

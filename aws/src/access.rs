@@ -24,6 +24,15 @@ impl Access {
         self.on_top_of(&config.load().await)
     }
 
+    /// What this sets, and where it sets nothing, what `other` does.
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            region: self.region.clone().or_else(|| other.region.clone()),
+            profile: self.profile.clone().or_else(|| other.profile.clone()),
+            endpoint: self.endpoint.clone().or_else(|| other.endpoint.clone()),
+        }
+    }
+
     /// A configuration with what this sets. A profile is not among it: it decides where a configuration comes from.
     pub fn on_top_of(&self, config: &SdkConfig) -> SdkConfig {
         let mut builder = config.to_builder();

@@ -122,7 +122,7 @@ async fn open(name: String, chain: &Chain) -> Result<Opened> {
         None => builder.with_virtual_hosted_style_request(!name.contains('.')),
     };
     let service = endpoint.clone().unwrap_or_else(|| region.to_string());
-    let place = Place { bucket: name, service };
+    let place = Place { bucket: name, region: region.into(), service };
     let s3 = builder.build().map_err(|e| place.explained("", Doing::Read, &e))?;
     Ok(Opened { s3, place })
 }

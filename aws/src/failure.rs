@@ -38,7 +38,8 @@ impl Doing {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) bucket: String,
-    /// Region, or address of the service.
+    pub(crate) region: String,
+    /// Address of the service, or its region.
     pub(crate) service: String,
 }
 
@@ -69,7 +70,7 @@ impl Place {
     }
 
     fn meaning(&self, place: &str, doing: Doing, said: &Said) -> Error {
-        let Self { bucket, service } = self;
+        let Self { bucket, region, service } = self;
         let verb = doing.verb();
         let told = said.told();
         match (said.code.as_deref().unwrap_or_default(), said.status) {
@@ -85,13 +86,13 @@ impl Place {
             )
             | (_, 300..400) => {
                 let right = match &said.region {
-                    Some(region) => format!("it is in {region}: set AWS_REGION or `region` in the profile to that"),
+                    Some(right) => format!("it is in {right}: set AWS_REGION or `region` in the profile to that"),
                     None => format!(
                         "set AWS_REGION or `region` in the profile to the one that `aws s3api get-bucket-location --bucket \
                          {bucket}` tells"
                     ),
                 };
-                Error::invalid(format!("bucket `{bucket}` is not in region {service}: {right} ({place})"))
+                Error::invalid(format!("bucket `{bucket}` is not in region {region}: {right} ({place})"))
             }
             ("RequestTimeTooSkewed" | "RequestExpired", _) => Error::invalid(format!(
                 "this machine's clock is wrong, so S3 refuses to {verb} {place}: set it, and keep it right with chrony or \

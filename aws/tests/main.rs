@@ -3,12 +3,13 @@
 mod ministack;
 mod proxy;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use featurectl_aws::Buckets;
 use featurectl_core::{Error, ErrorKind};
@@ -36,7 +37,7 @@ fn config(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new("AKIDEXAMPLE", SECRET, Some(TOKEN.into()), None, "tests");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
+        .region(Region::new("us-east-1"))
         .endpoint_url(endpoint)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build()
@@ -171,7 +172,7 @@ async fn what_s3_refuses_is_said_with_place_and_fix() {
             ..Refusal::new(
                 400,
                 "AuthorizationHeaderMalformed",
-                "the region 'eu-west-1' is wrong; expecting 'us-west-2'",
+                "the region 'us-east-1' is wrong; expecting 'us-west-2'",
             )
         },
         invalid,
@@ -181,7 +182,7 @@ async fn what_s3_refuses_is_said_with_place_and_fix() {
     refused(
         Refusal::new(301, "PermanentRedirect", "The bucket must be addressed using the specified endpoint."),
         invalid,
-        &["is not in region", "get-bucket-location --bucket features"],
+        &["is not in region us-east-1", "get-bucket-location --bucket features"],
     )
     .await;
     refused(
@@ -208,6 +209,38 @@ async fn throttled_requests_are_made_again_and_then_given_up() {
         &["disturbed"],
     )
     .await;
+}
+
+/// Gives other credentials each time, the first of them for a minute only.
+#[derive(Debug, Default)]
+struct Rotating(AtomicU32);
+
+impl ProvideCredentials for Rotating {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        let seconds = if number == 0 { 60 } else { 3600 };
+        #[expect(clippy::disallowed_methods, reason = "credentials expire by this machine's clock")]
+        let until = std::time::SystemTime::now() + Duration::from_secs(seconds);
+        let (key, token) = (format!("AKID{number}"), Some(format!("token{number}")));
+        future::ProvideCredentials::ready(Ok(Credentials::new(key, SECRET, token, Some(until), "tests")))
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_held_until_shortly_before_they_expire() {
+    let proxy = Proxy::start(&emulator().endpoint(), |_| None);
+    let provider = SharedCredentialsProvider::new(Rotating::default());
+    let config = config(&proxy.endpoint).into_builder().credentials_provider(provider).build();
+    let buckets = Buckets::of(&config, RetryConfig::default());
+    let url = Url::parse("s3://features").expect("a URL");
+    for _ in 0..4 {
+        buckets.get_store(&url).expect("a store").put(&key("held"), "x".into()).await.expect("a put");
+    }
+    let used = |number: u32| proxy.seen().iter().filter(|r| r.head.contains(&format!("token{number}"))).count();
+    assert_eq!([used(0), used(1), used(2)], [1, 3, 0], "a minute is too short to begin a request");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use featurectl_connectors::kinesis::Access;
+use featurectl_aws::Access;
 use featurectl_core::{Error, Result};
 
 use crate::args::{Args, Global, Shown, Verb};
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Args, extensions: &Extensions) -> Result<ExitCode>
             score::score(global, extensions, score::Request { model, input, to, column, give }).await
         }
         Verb::Put { stream, file, key, aggregate, region, endpoint } => {
-            let access = Access { region, profile: None, endpoint };
+            let access = Access { region, profile: None, endpoint }.or(&project(global, None)?.access);
             put::put(global, put::Request { stream, file, key, aggregate, access }).await
         }
         Verb::Show { what: Shown::Model, name } => model::model(global, extensions, name.as_deref()),

@@ -100,6 +100,10 @@ pub(crate) async fn run(session: &Session, job: &Job, emit: OnEvent<'_>) -> Resu
     if ephemeral && job.statements.iter().any(|(_, c)| stores(c) && !defines(c)) {
         return Err(Error::invalid("a session in memory keeps nothing: open it with Project::at(folder)"));
     }
+    let online = |c: &Checked| matches!(c, Checked::Materialize { view, .. } if view.online);
+    if job.statements.iter().any(|(_, c)| online(c)) {
+        session.project.online()?;
+    }
     let writes = !ephemeral && job.statements.iter().any(|(_, c)| stores(c));
     let lock = writes.then(|| session.registry.lock()).transpose()?;
     let id = uuid::Uuid::now_v7().simple().to_string();

@@ -35,7 +35,7 @@ fn buckets() -> Arc<Buckets> {
     let credentials = Credentials::new("key", "secret", None, None, "tests");
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
+        .region(Region::new("us-east-1"))
         .endpoint_url(server.endpoint())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build();

@@ -18,6 +18,7 @@ use datafusion::logical_expr::CreateExternalTable;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
+use featurectl_aws::Access;
 use featurectl_core::Error;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -27,14 +28,15 @@ use super::scan::StreamTable;
 /// Formats in which a stream may be stored.
 const FORMATS: [&str; 4] = ["JSON", "CSV", "AVRO", "PROTOBUF"];
 
-/// Makes `LOCATION 'kinesis://…'` known to a session. Paths in options are relative to `root`.
-pub fn register_streams(ctx: &SessionContext, root: &Path) {
+/// Makes `LOCATION 'kinesis://…'` known to a session. Paths in options are relative to `root`; what a table does not say
+/// of how to reach the service, `access` does.
+pub fn register_streams(ctx: &SessionContext, root: &Path, access: &Access) {
     let state = ctx.state_ref();
     let mut state = state.write();
     let factories = state.table_factories_mut();
     for format in FORMATS {
         let files = factories.get(format).cloned();
-        let streams = Streams { root: root.to_path_buf(), files };
+        let streams = Streams { root: root.to_path_buf(), access: access.clone(), files };
         factories.insert(format.into(), Arc::new(streams));
     }
 }
@@ -43,6 +45,7 @@ pub fn register_streams(ctx: &SessionContext, root: &Path) {
 #[derive(Debug)]
 struct Streams {
     root: PathBuf,
+    access: Access,
     files: Option<Arc<dyn TableProviderFactory>>,
 }
 
@@ -67,7 +70,8 @@ impl TableProviderFactory for Streams {
             return Err(Error::invalid(format!("a stream cannot be read without end yet: {fix}")).into());
         }
         let declared: SchemaRef = Arc::clone(cmd.schema.inner());
-        let table = StreamTable::new(location, &cmd.file_type, &declared, &cmd.options, &self.root)?;
+        let mut table = StreamTable::new(location, &cmd.file_type, &declared, &cmd.options, &self.root)?;
+        table.access = table.access.or(&self.access);
         let schema = table.schema().clone();
         let stretch = Stretch { table: Arc::new(table), schema: schema.clone() };
         Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(stretch)])?))

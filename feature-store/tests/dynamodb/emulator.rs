@@ -15,7 +15,8 @@ use super::server::Server;
 /// Address of the emulator.
 pub fn endpoint() -> String {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start).endpoint().to_string()
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dynamodb/until_closed.js");
+    SERVER.get_or_init(|| Server::start(script)).endpoint().to_string()
 }
 
 /// How the tests reach a service at this address.

@@ -12,8 +12,9 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start() -> Self {
-        (0..5).find_map(|_| try_start()).expect("dynalite does not answer")
+    /// Starts one that first runs `script`, the path of `until_closed.js`.
+    pub fn start(script: &str) -> Self {
+        (0..5).find_map(|_| try_start(script)).expect("dynalite does not answer")
     }
 
     /// Its address.
@@ -30,11 +31,11 @@ impl Drop for Server {
 }
 
 /// `None` if it ends at once, as it does where another process was faster with a port, or does not answer.
-fn try_start() -> Option<Server> {
+fn try_start(script: &str) -> Option<Server> {
     let folder = std::env::var_os("FEATURECTL_DYNALITE").expect("run ./test, which installs dynalite");
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
     let mut command = Command::new("node");
-    command.arg("-r").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dynamodb/until_closed.js"));
+    command.arg("-r").arg(script);
     command.arg(PathBuf::from(folder).join("node_modules/dynalite/cli.js"));
     command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
     for change in ["createTableMs", "updateTableMs", "deleteTableMs"] {
