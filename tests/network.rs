@@ -58,6 +58,19 @@ impl Network {
         assert!(ip(&["-n", &self.host("switch"), "link", "set", host, if there { "up" } else { "down" }]));
     }
 
+    /// Makes a host's line slow, with a queue of up to 200 ms, and lossy; false if this machine can't.
+    fn disturb(&self, host: &str) -> bool {
+        let host = self.host(host);
+        let quiet = |mut command: Command| command.stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+        let mut slow = Command::new("tc");
+        slow.args(["-n", &host, "qdisc", "add", "dev", "eth0", "root", "tbf"]);
+        slow.args(["rate", "100mbit", "burst", "128kb", "latency", "200ms"]);
+        let mut lossy = Command::new("ip");
+        lossy.args(["netns", "exec", &host, "iptables", "-A", "INPUT", "-m", "statistic", "--mode", "random"]);
+        lossy.args(["--probability", "0.01", "-j", "DROP"]);
+        quiet(slow) && quiet(lossy)
+    }
+
     fn run(&self, folder: &Path) -> Child {
         let _ = std::fs::remove_dir_all(folder.join("out"));
         let _ = std::fs::remove_dir_all(folder.join(".featurectl"));
@@ -86,7 +99,7 @@ fn ip(args: &[&str]) -> bool {
 
 #[test]
 #[ignore = "takes network namespaces and half a minute: cargo nextest run --workspace --run-ignored only network"]
-fn a_network_that_parts_and_heals_changes_no_row() {
+fn a_network_that_drops_delays_and_parts_changes_no_row() {
     let Some(net) = Network::new() else {
         eprintln!("skipped: network namespaces need root and `ip`");
         return;
@@ -132,6 +145,11 @@ fn a_network_that_parts_and_heals_changes_no_row() {
         std::thread::sleep(Duration::from_secs(seconds));
         net.cable(host, true);
         finish(driver, &format!("{host} cut off for {seconds} s"));
+    }
+    if net.disturb("one") && net.disturb("driver") {
+        finish(net.run(folder.path()), "delay and loss");
+    } else {
+        eprintln!("left out: delay and loss need `tc` and `iptables`");
     }
     roles.iter_mut().for_each(end);
 }

@@ -38,12 +38,27 @@ pub(super) async fn cluster(global: &Global, extensions: &Extensions, verb: Clus
             let memory_bytes = memory_mb.map(|m| m << 20);
             let options =
                 ExecutorOptions { scheduler, bind, advertise, port, grpc_port, threads, memory_bytes, work_dir, drain };
-            cluster::executor(options, &extensions.role()).await?;
+            if cluster::executor(options, &extensions.role()).await? == cluster::Ended::Left {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return Err(begin_anew());
+            }
         }
         ClusterVerb::Up { executors, threads, memory_mb, port } => up(executors, threads, memory_mb, port).await?,
         ClusterVerb::Status { cluster } => print(global, &cluster.status().await?)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces this process by a new one with the same arguments. Gives an error if that can't be.
+fn begin_anew() -> Error {
+    use std::os::unix::process::CommandExt;
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(e) => return e.into(),
+    };
+    render::status("Starting", "anew: the scheduler was gone, or had given this executor up");
+    let e = std::process::Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Error::from(e).context(format!("starting {}", program.display()))
 }
 
 fn default_work_dir(port: u16) -> PathBuf {
@@ -52,7 +67,7 @@ fn default_work_dir(port: u16) -> PathBuf {
 
 /// Warnings, and what `RUST_LOG` asks for.
 fn log_to_stderr() {
-    let env = env_logger::Env::default().default_filter_or("warn,ballista_executor=info,ballista_scheduler=info");
+    let env = env_logger::Env::default().default_filter_or("warn");
     let _ = env_logger::Builder::from_env(env).format_target(false).try_init();
 }
 

@@ -77,10 +77,13 @@ async fn get(address: &Address, path: &str) -> Result<Value> {
     let url = format!("{}{path}", address.http());
     let uri = url.parse().map_err(|e| Error::invalid(format!("{url}: {e}")))?;
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
-    let answer = tokio::time::timeout(Duration::from_secs(10), client.get(uri)).await;
-    let answer = answer.map_err(|e| silent(&e))?.map_err(|e| silent(&e))?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(|e| silent(&e))?.to_bytes();
+    let answer = async {
+        let answer = client.get(uri).await.map_err(|e| silent(&e))?;
+        let status = answer.status();
+        Ok::<_, Error>((status, answer.into_body().collect().await.map_err(|e| silent(&e))?.to_bytes()))
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+    let (status, body) = answer.map_err(|e| silent(&e))??;
     let foreign = || Error::invalid(format!("what answers at {address} is no featurectl scheduler ({path}: {status})"));
     if !status.is_success() {
         return Err(foreign());
@@ -144,9 +147,11 @@ pub(super) async fn progress(address: &Address, job: &str) -> Result<(Progress, 
                 failed.push(FailedTask { by_itself: text("reason") == "ExecutionError", error: text("error").into() });
                 continue;
             }
+            let status = status.and_then(Value::as_str);
+            progress.running += usize::from(status == Some("Running"));
             if !done(stage) {
                 progress.tasks.1 += 1;
-                progress.tasks.0 += usize::from(status.and_then(Value::as_str) == Some("Successful"));
+                progress.tasks.0 += usize::from(status == Some("Successful"));
             }
         }
     }

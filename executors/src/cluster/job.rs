@@ -1,7 +1,7 @@
 //! One plan as a job of a scheduler: submitted, watched, its rows fetched; submitted again if it was lost.
 //!
 //! ```text
-//!          ┌──────────── lost: no such job, a result is gone ◀───────────┐
+//!          ┌─── lost: no such job, nobody works on it, a result is gone ◀┐
 //!          ▼                                                             │
 //!  connect, submit ──id──▶ ask for its status ──▶ where its rows are ──▶ fetch ──▶ rows
 //!          ▲                 │ no answer: ask again                 │
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use ballista_core::BALLISTA_VERSION;
 use ballista_core::client::BallistaClient;
+use ballista_core::extension::BallistaConfigGrpcEndpoint;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use ballista_core::serde::protobuf::{
     CancelJobParams, ExecuteQueryParams, GetJobStatusParams, KeyValuePair, PartitionLocation, execute_query_params,
@@ -34,12 +35,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_proto::physical_plan::{AsExecutionPlan, PhysicalExtensionCodec};
 use datafusion_proto::protobuf::PhysicalPlanNode;
 use featurectl_core::{Error, ErrorKind};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::api::FailedTask;
-use super::{Address, VERSION, api};
+use super::idle::{self, Life};
+use super::{Address, VERSION, api, engine, net};
 
 /// How long a driver waits for a scheduler that does not answer, or for a new one in its place.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -66,6 +68,8 @@ pub struct Progress {
     pub stages: (usize, usize),
     /// Tasks of the stages under way that are done, and all of them.
     pub tasks: (usize, usize),
+    /// Tasks that the scheduler believes to run.
+    pub running: usize,
     /// Rows read from files and shuffles so far.
     pub rows: u64,
     /// Attempts of tasks that failed.
@@ -148,7 +152,7 @@ impl Job {
     }
 
     async fn scheduler(&self) -> Result<SchedulerGrpcClient<Channel>> {
-        let channel = endpoint(&self.address.http())?.connect().await;
+        let channel = net::endpoint(&self.address.http())?.connect().await;
         let channel = channel.map_err(|e| unreachable(&self.address, &e))?;
         Ok(SchedulerGrpcClient::new(channel)
             .max_encoding_message_size(MESSAGE_BYTES)
@@ -210,10 +214,17 @@ impl Job {
                 format!("the scheduler is featurectl {other}, this is {VERSION}: install one version everywhere");
             return Err(Ended::Failed(refused(&self.address, &message)));
         }
-        let mut told = Instant::now();
+        let (mut told, mut answered) = (Instant::now(), Instant::now());
+        let mut moves = idle::Watch::new();
         loop {
             let status = match scheduler.get_job_status(GetJobStatusParams { job_id: job.into() }).await {
-                Ok(answer) => answer.into_inner().status.and_then(|s| s.status),
+                Ok(answer) => {
+                    answered = Instant::now();
+                    answer.into_inner().status.and_then(|s| s.status)
+                }
+                Err(status) if answered.elapsed() > PATIENCE => {
+                    return Err(Ended::Failed(unreachable(&self.address, &status)));
+                }
                 Err(status) => {
                     log::warn!("{}: no status of job {job}: {}", self.address, status.message());
                     scheduler = self.patiently(|| self.scheduler()).await.map_err(Ended::Failed)?;
@@ -226,9 +237,16 @@ impl Job {
                     if told.elapsed() >= Duration::from_secs(1) {
                         told = Instant::now();
                         if let Ok((progress, failed)) = api::progress(&self.address, job).await {
-                            self.progress.send_replace(Some(Progress { resubmissions, ..progress }));
+                            self.progress.send_replace(Some(Progress { resubmissions, ..progress.clone() }));
                             if let Some(task) = failed.iter().find(|f| !f.by_itself) {
-                                return Err(Ended::Lost(disturbed(job, task)));
+                                return Err(disturbed(job, task));
+                            }
+                            match moves.look(&self.address, progress).await {
+                                Ok(Life::Idle) => return Err(Ended::Lost(abandoned(job))),
+                                Ok(Life::Alone(since)) if since > PATIENCE => {
+                                    return Err(Ended::Failed(alone(&self.address)));
+                                }
+                                _ => {}
                             }
                         }
                     }
@@ -242,7 +260,7 @@ impl Job {
                     let (_, failed) =
                         self.patiently(|| api::progress(&self.address, job)).await.map_err(Ended::Lost)?;
                     return match failed.first() {
-                        Some(task) => Err(Ended::Lost(disturbed(job, task))),
+                        Some(task) => Err(disturbed(job, task)),
                         None => Ok(done.partition_location),
                     };
                 }
@@ -254,16 +272,24 @@ impl Job {
         let bytes: i64 = locations.iter().filter_map(|l| Some(l.partition_stats.as_ref()?.num_bytes)).sum();
         let mut clients = HashMap::new();
         if bytes > WHOLE_BYTES {
-            let parts = stream::iter(locations)
-                .map(Ok)
-                .and_then(|l| async move { fetch_partition(&mut HashMap::new(), l).await });
-            let rows = parts.try_flatten();
+            let parts = (locations.into_iter(), None::<SendableRecordBatchStream>);
+            let rows = stream::try_unfold(parts, |(mut left, mut part)| async move {
+                loop {
+                    if let Some(rows) = &mut part
+                        && let Some(batch) = within(rows.try_next()).await?
+                    {
+                        return Ok(Some((batch, (left, part))));
+                    }
+                    let Some(location) = left.next() else { return Ok(None) };
+                    part = Some(within(fetch_partition(&mut HashMap::new(), location)).await?);
+                }
+            });
             return Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)));
         }
         let mut rows: Vec<RecordBatch> = Vec::new();
         for location in locations {
             let mut part = within(fetch_partition(&mut clients, location)).await.map_err(Ended::Lost)?;
-            while let Some(batch) = within(async { part.next().await.transpose() }).await.map_err(Ended::Lost)? {
+            while let Some(batch) = within(part.try_next()).await.map_err(Ended::Lost)? {
                 rows.push(batch);
             }
         }
@@ -291,8 +317,10 @@ async fn fetch_partition(
     let place = (executor.host.clone(), executor.port);
     let external = |e: ballista_core::error::BallistaError| e.into_datafusion();
     if !clients.contains_key(&place) {
-        let client =
-            BallistaClient::try_new(host, port, MESSAGE_BYTES, false, None, 2, 500, 0, 0).await.map_err(external)?;
+        let endpoints = Arc::new(BallistaConfigGrpcEndpoint::new(net::endpoints()));
+        let client = BallistaClient::try_new(host, port, MESSAGE_BYTES, false, Some(endpoints), 2, 500, 0, 0)
+            .await
+            .map_err(external)?;
         clients.insert(place.clone(), client);
     }
     let Some(client) = clients.get_mut(&place) else { return Err(Error::internal("a client is gone").into()) };
@@ -314,16 +342,10 @@ impl Drop for Cancel {
         let (Some(job), Ok(runtime)) = (self.job.take(), tokio::runtime::Handle::try_current()) else { return };
         let address = self.address.clone();
         runtime.spawn(async move {
-            let channel = endpoint(&address.http()).ok()?.connect().await.ok()?;
+            let channel = net::endpoint(&address.http()).ok()?.connect().await.ok()?;
             SchedulerGrpcClient::new(channel).cancel_job(CancelJobParams { job_id: job }).await.ok()
         });
     }
-}
-
-fn endpoint(url: &str) -> Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(url.to_string());
-    let endpoint = endpoint.map_err(|e| DataFusionError::from(Error::invalid(format!("{url}: {e}"))))?;
-    Ok(endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(30)).tcp_nodelay(true))
 }
 
 fn is_connection(status: &tonic::Status) -> bool {
@@ -346,9 +368,26 @@ fn lost(error: &str) -> bool {
     SIGNS.iter().any(|sign| error.contains(sign))
 }
 
-fn disturbed(job: &str, task: &FailedTask) -> DataFusionError {
+/// Why an attempt of a task that did not succeed ends the attempt of its job. On a full volume it would fail again.
+fn disturbed(job: &str, task: &FailedTask) -> Ended {
     let error = &task.error;
-    Error::new(ErrorKind::Unavailable, format!("tasks of job {job} were lost or failed on the way: {error}")).into()
+    if task.error.contains(engine::FULL) {
+        return Ended::Failed(failure(job, error));
+    }
+    let message = format!("tasks of job {job} were lost or failed on the way: {error}");
+    Ended::Lost(Error::new(ErrorKind::Unavailable, message).into())
+}
+
+fn abandoned(job: &str) -> DataFusionError {
+    Error::new(ErrorKind::Unavailable, format!("no executor works on job {job}, which is not done")).into()
+}
+
+fn alone(address: &Address) -> DataFusionError {
+    let message = format!(
+        "the cluster {address} has had no executor for {} s: start one with featurectl cluster executor",
+        PATIENCE.as_secs()
+    );
+    Error::new(ErrorKind::Unavailable, message).into()
 }
 
 fn failure(job: &str, error: &str) -> DataFusionError {

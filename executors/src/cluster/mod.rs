@@ -17,17 +17,25 @@
 //! | `models.rs` | models by path, each loaded once a process |
 //! | `remote.rs` | a plan as one operator that runs elsewhere |
 //! | `job.rs` | one job: submitted, watched, fetched, submitted again |
+//! | `idle.rs` | whether anybody works on a job |
 //! | `shape.rs` | what a plan must look like to be cut |
 //! | `roles.rs` | scheduler and executor |
+//! | `slots.rs` | how many more tasks an executor can take |
+//! | `engine.rs` | what an executor does: its tasks, where an error was |
+//! | `net.rs` | time limits of connections; what an executor says of itself |
 //! | `api.rs` | what a scheduler says of itself over HTTP |
 
 mod api;
 mod codec;
+mod engine;
+mod idle;
 mod job;
 mod models;
+mod net;
 mod remote;
 mod roles;
 mod shape;
+mod slots;
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,7 +53,7 @@ use crate::score::Fetch;
 pub use api::{ExecutorStatus, JobStatus, Status};
 pub use codec::ClusterCodec;
 pub use job::Progress;
-pub use roles::{ExecutorOptions, SchedulerOptions, executor, scheduler};
+pub use roles::{Ended, ExecutorOptions, SchedulerOptions, executor, scheduler};
 
 /// Version of this program: all roles of a cluster have the same.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,8 +21,10 @@ use datafusion::prelude::SessionConfig;
 use featurectl_core::{Error, Result};
 
 use super::api::versioned;
+use super::engine::{Engine, Tasks};
 use super::job::{MESSAGE_BYTES, PATIENCE};
-use super::{Address, ClusterCodec, Role};
+use super::slots::Slots;
+use super::{Address, ClusterCodec, Role, net};
 
 /// An executor says this often, in seconds, that it is alive.
 const HEARTBEAT: u64 = 2;
@@ -84,6 +86,7 @@ pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
         grpc_server_max_encoding_message_size: MESSAGE_BYTES as u32,
         grpc_client_max_message_size: MESSAGE_BYTES as u32,
         override_config_producer: Some(Arc::new(SessionConfig::new_with_ballista)),
+        override_create_grpc_client_endpoint: Some(net::endpoints()),
         override_session_builder: Some(Arc::new(move |config| Ok(session_state(config, &state)))),
         override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
         override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone(), role.fetch.clone()))),
@@ -93,25 +96,67 @@ pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
         ..SchedulerConfig::default()
     };
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(|e| failed(&e))?;
+    let cluster = BallistaCluster::new(Arc::new(Slots::of(cluster.cluster_state())), cluster.job_state());
     start_server(cluster, listen, Arc::new(config))
         .await
         .map_err(|e| failed(&e).context(format!("listening on {address}")))
 }
 
+/// How an executor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// Its scheduler was gone, or had given it up. In a new process it can serve the next one.
+    Left,
+}
+
 /// Runs an executor until it is told to end; then it takes no more tasks, and ends when those under way are done.
 ///
-/// It waits for its scheduler for as long as that takes.
+/// It waits for its scheduler for as long as that takes. Once connected, it ends when some heartbeats in a row had no
+/// answer: see [`Ended::Left`].
 ///
 /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for an address that can't be listened on, or a folder that
 /// can't be written.
-pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<()> {
+pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<Ended> {
     std::fs::create_dir_all(&options.work_dir)
         .map_err(|e| Error::from(e).context(format!("--work-dir {}", options.work_dir.display())))?;
+    let told = AtomicBool::new(false);
+    let drain = options.drain;
+    let run = start_executor_process(Arc::new(executor_config(options, role)));
+    let late = async {
+        terminated().await;
+        told.store(true, Ordering::Relaxed);
+        tokio::time::sleep(drain).await;
+    };
+    tokio::select! {
+        done = run => match done {
+            Ok(()) if told.load(Ordering::Relaxed) => Ok(Ended::Told),
+            Ok(()) => Ok(Ended::Left),
+            // It was gone while this one registered.
+            Err(BallistaError::GrpcError(status)) if status.code() != tonic::Code::FailedPrecondition => {
+                log::warn!("the scheduler does not take this executor: {}", status.message());
+                Ok(Ended::Left)
+            }
+            Err(e) => Err(failed(&e)),
+        },
+        () = late => {
+            log::warn!("tasks are still under way after {} s: they are given up", drain.as_secs());
+            Ok(Ended::Told)
+        }
+    }
+}
+
+fn executor_config(options: ExecutorOptions, role: &Role) -> ExecutorProcessConfig {
     let work_dir = options.work_dir.display().to_string();
     let state = session_state(SessionConfig::new_with_ballista(), role);
     let (spill, stores) = (work_dir.clone(), Arc::clone(&role.stores));
-    let config = ExecutorProcessConfig {
-        executor_id: versioned(&unique()),
+    let executor_id = versioned(&unique());
+    let host = options.advertise.clone().unwrap_or_else(|| options.bind.clone());
+    let place = format!("executor {executor_id} at {host}:{}, --work-dir {work_dir}", options.port);
+    let tasks = Tasks::default();
+    ExecutorProcessConfig {
+        executor_id,
         bind_host: options.bind,
         external_host: options.advertise,
         port: options.port,
@@ -128,38 +173,31 @@ pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<()> {
         grpc_max_encoding_message_size: MESSAGE_BYTES as u32,
         executor_heartbeat_interval_seconds: HEARTBEAT,
         memory_pool_size: options.memory_bytes,
+        override_execution_engine: Some(Arc::new(Engine::new(tasks.clone(), place))),
+        override_arrow_flight_service: Some(net::flight(tasks)),
+        override_create_grpc_client_endpoint: Some(net::endpoints()),
         override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
         override_runtime_producer: Some(Arc::new(move |_| {
             let runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::clone(&stores));
             Ok(Arc::new(runtime.with_temp_file_path(spill.clone()).build()?))
         })),
-        override_config_producer: Some(Arc::new(SessionConfig::new_with_ballista)),
+        override_config_producer: Some(Arc::new(|| {
+            SessionConfig::new_with_ballista().with_ballista_override_create_grpc_client_endpoint(net::endpoints())
+        })),
         override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
         override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone(), role.fetch.clone()))),
         ..ExecutorProcessConfig::default()
-    };
-    let run = start_executor_process(Arc::new(config));
-    let late = async {
-        terminated().await;
-        tokio::time::sleep(options.drain).await;
-    };
-    tokio::select! {
-        done = run => done.map_err(|e| failed(&e)),
-        () = late => {
-            log::warn!("tasks are still under way after {} s: they are given up", options.drain.as_secs());
-            Ok(())
-        }
     }
 }
 
-/// Waits for the signal that ends a process.
+/// Waits for a signal that ends a process: SIGTERM, or that of Ctrl-C.
 async fn terminated() {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut term) => {
-            term.recv().await;
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut term), Ok(mut interrupt)) => {
+            tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
         }
-        Err(_) => std::future::pending().await,
+        _ => std::future::pending().await,
     }
 }
 
