@@ -3,9 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use super::portable::{codes_of, muxes_of};
+use super::portable::{codes_of, leaves_of, muxes_of};
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, Steps};
+use crate::score::plan::{Condition, Cutoffs, LeafOf, Steps};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +52,22 @@ impl Kernel for Avx2 {
     fn bytes(self, bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]) {
         // SAFETY: as above.
         unsafe { bytes_of(bits, operands, lanes, bytes) }
+    }
+
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) {
+        match leaf_of {
+            LeafOf::Bytes(leaf_of) if high.is_empty() => {
+                // SAFETY: as above.
+                unsafe {
+                    match leaf_of.len() {
+                        64 => leaves_by_avx2::<4>(leaf_of, low),
+                        128 => leaves_by_avx2::<8>(leaf_of, low),
+                        _ => leaves_by_avx2::<16>(leaf_of, low),
+                    }
+                }
+            }
+            _ => leaves_of(leaf_of, low, high),
+        }
     }
 
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
@@ -152,28 +168,17 @@ fn codes_by_avx2(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut
 fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]) {
     for (condition, out) in conditions.iter().zip(out.chunks_exact_mut(rows / 512)) {
         let codes = &planes[condition.plane as usize * rows..][..rows];
-        let threshold = |above: u8| _mm256_set1_epi8(((condition.threshold + above) ^ SIGN) as i8);
-        match condition.negated {
-            // A threshold is below 255, the number of a page's cutoffs.
-            true => compared(codes, out, |codes| _mm256_cmpgt_epi8(threshold(1), codes)),
-            false => compared(codes, out, |codes| _mm256_cmpgt_epi8(codes, threshold(0))),
-        }
-    }
-}
-
-/// A bit for each code.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn compared(codes: &[u8], out: &mut [Lane], compare: impl Fn(__m256i) -> __m256i) {
-    for (codes, out) in codes.as_chunks::<512>().0.iter().zip(out) {
-        for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
-            // SAFETY: loads two times 32 of the 64 codes.
-            let (near, far) = unsafe {
-                let at: *const __m256i = codes.as_ptr().cast();
-                (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)))
-            };
-            let bits = |codes| u64::from(_mm256_movemask_epi8(compare(codes)) as u32);
-            *word = bits(near) | bits(far) << 32;
+        let threshold = _mm256_set1_epi8((condition.threshold ^ SIGN) as i8);
+        for (codes, out) in codes.as_chunks::<512>().0.iter().zip(out) {
+            for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
+                // SAFETY: loads two times 32 of the 64 codes.
+                let (near, far) = unsafe {
+                    let at: *const __m256i = codes.as_ptr().cast();
+                    (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)))
+                };
+                let bits = |codes| u64::from(_mm256_movemask_epi8(_mm256_cmpgt_epi8(codes, threshold)) as u32);
+                *word = bits(near) | bits(far) << 32;
+            }
         }
     }
 }
@@ -257,14 +262,42 @@ fn transposed(mut squares: __m256i) -> __m256i {
     squares
 }
 
+/// The leaves of up to 16 × `N` codes.
+#[target_feature(enable = "avx2")]
+fn leaves_by_avx2<const N: usize>(leaf_of: &[u8], low: &mut [u8]) {
+    let table: &[[u8; 16]; N] = leaf_of.as_chunks::<16>().0.try_into().expect("a table of this size");
+    for codes in low.as_chunks_mut::<32>().0 {
+        // SAFETY: loads the 32 codes.
+        let k = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+        let place = _mm256_and_si256(k, _mm256_set1_epi8(15));
+        let mut level = [k; N];
+        for (found, sixteen) in level.iter_mut().zip(table) {
+            // SAFETY: loads the 16 leaves.
+            let sixteen = unsafe { _mm_loadu_si128(sixteen.as_ptr().cast()) };
+            *found = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(sixteen), place);
+        }
+        // The upper bit of a byte says which is taken.
+        let bits = [_mm256_slli_epi16::<3>(k), _mm256_slli_epi16::<2>(k), _mm256_slli_epi16::<1>(k), k];
+        let mut count = N;
+        for bit in bits {
+            count /= 2;
+            for i in 0..count {
+                level[i] = _mm256_blendv_epi8(level[2 * i], level[2 * i + 1], bit);
+            }
+        }
+        // SAFETY: stores the 32 leaves.
+        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), level[0]) };
+    }
+}
+
 #[target_feature(enable = "avx2")]
 fn add64(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
     let at = leaves.table.as_ptr();
     for (block, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        // SAFETY: every code is below the number of leaves, which the table has; 4 sums are loaded and stored.
+        // SAFETY: every leaf is below the number of leaves, which the table has; 4 sums are loaded and stored.
         unsafe {
             // Loads one by one: gathers are slower.
-            let leaf = |row: usize| at.add(leaves.code(4 * block + row));
+            let leaf = |row: usize| at.add(leaves.leaf(4 * block + row));
             let near = _mm_loadh_pd(_mm_load_sd(leaf(0)), leaf(1));
             let far = _mm_loadh_pd(_mm_load_sd(leaf(2)), leaf(3));
             let sum = _mm256_add_pd(_mm256_loadu_pd(sums.as_ptr()), _mm256_set_m128d(far, near));
@@ -277,9 +310,9 @@ fn add64(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
 fn add32(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
     let at = leaves.table.as_ptr();
     for (block, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        // SAFETY: every code is below the number of leaves, which the table has; 4 sums are loaded and stored.
+        // SAFETY: every leaf is below the number of leaves, which the table has; 4 sums are loaded and stored.
         unsafe {
-            let leaf = |row: usize| *at.add(leaves.code(4 * block + row));
+            let leaf = |row: usize| *at.add(leaves.leaf(4 * block + row));
             let of_rows = _mm_setr_ps(leaf(0), leaf(1), leaf(2), leaf(3));
             _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(_mm_loadu_ps(sums.as_ptr()), of_rows));
         }
