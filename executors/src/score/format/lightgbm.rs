@@ -174,6 +174,30 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
+/// A number of a list: most are whole, and those are read digit by digit.
+trait Number: FromStr {
+    /// The same number, if it can be.
+    fn of(whole: i64) -> Option<Self>;
+}
+
+macro_rules! numbers {
+    ($($of:ty),*) => {
+        $(impl Number for $of {
+            fn of(whole: i64) -> Option<Self> {
+                Self::try_from(whole).ok()
+            }
+        })*
+    };
+}
+numbers!(u8, u32, i32, usize);
+
+impl Number for f64 {
+    fn of(whole: i64) -> Option<Self> {
+        // Larger ones may have to be rounded, which parsing does.
+        (whole.unsigned_abs() < 1 << 53).then_some(whole as f64)
+    }
+}
+
 /// The known keys of the header or of a tree, with the lines they stand on.
 struct Section<'a> {
     /// How messages call it.
@@ -233,14 +257,47 @@ impl<'a> Section<'a> {
     }
 
     /// The numbers that must be at `key`.
-    fn list<T: FromStr>(&self, key: &str) -> Result<Vec<T>> {
+    fn list<T: Number>(&self, key: &str) -> Result<Vec<T>> {
         let (line, values) = self.require(key)?;
-        values.split_ascii_whitespace().map(|value| self.value(line, key, value)).collect()
+        self.list_of(line, key, values, 0)
+    }
+
+    /// The numbers in `values`, about `count` of them.
+    fn list_of<T: Number>(&self, line: usize, key: &str, values: &str, count: usize) -> Result<Vec<T>> {
+        // Each number takes two bytes at least.
+        let mut list = Vec::with_capacity(count.min(values.len() / 2 + 1));
+        let mut rest = values.as_bytes();
+        while let Some(start) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) {
+            rest = &rest[start..];
+            let negative = rest[0] == b'-';
+            let first = usize::from(negative);
+            let (mut whole, mut end) = (0i64, first);
+            // 18 digits fit.
+            while let Some(digit @ b'0'..=b'9') = rest.get(end).filter(|_| end < 18) {
+                whole = whole * 10 + i64::from(digit - b'0');
+                end += 1;
+            }
+            let ends = end > first && rest.get(end).is_none_or(u8::is_ascii_whitespace);
+            // -0 is a number of its own.
+            let quick =
+                if ends && (whole != 0 || !negative) { T::of(if negative { -whole } else { whole }) } else { None };
+            list.push(match quick {
+                Some(number) => number,
+                None => {
+                    end += rest[end..].iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len() - end);
+                    let at = values.len() - rest.len();
+                    self.value(line, key, &values[at..at + end])?
+                }
+            });
+            rest = &rest[end..];
+        }
+        Ok(list)
     }
 
     /// The `count` numbers that must be at `key`.
-    fn exactly<T: FromStr>(&self, key: &str, count: usize) -> Result<Vec<T>> {
-        let list = self.list(key)?;
+    fn exactly<T: Number>(&self, key: &str, count: usize) -> Result<Vec<T>> {
+        let (line, values) = self.require(key)?;
+        let list = self.list_of(line, key, values, count)?;
         if list.len() != count {
             let what = format!("`{key}` has {} values instead of {count}", list.len());
             return Err(self.damaged(self.line(key), &what));

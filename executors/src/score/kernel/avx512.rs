@@ -67,7 +67,7 @@ impl Kernel for Avx512 {
         unsafe { bytes_of(bits, operands, lanes, bytes) }
     }
 
-    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) {
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) -> bool {
         // SAFETY: as above.
         unsafe {
             match leaf_of {
@@ -83,6 +83,7 @@ impl Kernel for Avx512 {
                 _ => super::portable::leaves_of(leaf_of, low, high),
             }
         }
+        false
     }
 
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
@@ -481,10 +482,8 @@ fn look_up8<const N: usize>(table: &[__m512i; N], k: __m512i, upper: __mmask64) 
         1 => _mm512_permutexvar_epi8(k, table[0]),
         2 => _mm512_permutex2var_epi8(table[0], k, table[1]),
         _ => {
-            let (near, far) = (
-                _mm512_permutex2var_epi8(table[0], k, table[1]),
-                _mm512_permutex2var_epi8(table[2], k, table[3]),
-            );
+            let (near, far) =
+                (_mm512_permutex2var_epi8(table[0], k, table[1]), _mm512_permutex2var_epi8(table[2], k, table[3]));
             _mm512_mask_blend_epi8(upper, near, far)
         }
     }
@@ -506,7 +505,8 @@ fn add64_by_bytes<const N: usize>(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
         }
         let fours = |a: usize, b: usize| {
             let low = (_mm512_unpacklo_epi16(twos[a], twos[b]), _mm512_unpackhi_epi16(twos[a], twos[b]));
-            let high = (_mm512_unpacklo_epi16(twos[a + 4], twos[b + 4]), _mm512_unpackhi_epi16(twos[a + 4], twos[b + 4]));
+            let high =
+                (_mm512_unpacklo_epi16(twos[a + 4], twos[b + 4]), _mm512_unpackhi_epi16(twos[a + 4], twos[b + 4]));
             [
                 _mm512_unpacklo_epi32(low.0, high.0),
                 _mm512_unpackhi_epi32(low.0, high.0),

@@ -43,8 +43,8 @@ trait Kernel: Copy {
     /// Bytes of which each bit is one of `operands`.
     fn bytes(self, bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]);
     /// Puts the leaf of each code in its place; codes have two bytes if `high` is not empty, leaves if there are more
-    /// than 256.
-    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]);
+    /// than 256. May say that it leaves this to what adds them, where leaves have one byte.
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) -> bool;
     /// Adds the leaf of each row to `sums`, which are in the order of [`PLACES64`](Self::PLACES64).
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]);
     /// Like [`add64`](Self::add64), in the order of [`PLACES32`](Self::PLACES32).
@@ -73,15 +73,18 @@ struct Leaves<'a, T> {
     /// There are no more leaves than this.
     count: usize,
     low: &'a [u8],
-    /// The upper byte of the number of a leaf, if there are more than 256.
+    /// The upper byte of the number of a leaf, if there are more than 256, or of a code.
     high: Option<&'a [u8]>,
+    /// Where the two bytes are a code: the leaf of each.
+    leaf_of: Option<&'a [u8]>,
 }
 
 impl<T> Leaves<'_, T> {
     /// The leaf of a row.
     #[inline(always)]
     fn leaf(&self, row: usize) -> usize {
-        usize::from(self.low[row]) | self.high.map_or(0, |h| usize::from(h[row]) << 8)
+        let number = usize::from(self.low[row]) | self.high.map_or(0, |h| usize::from(h[row]) << 8);
+        self.leaf_of.map_or(number, |leaf_of| usize::from(leaf_of[number]))
     }
 }
 
@@ -275,8 +278,8 @@ impl<K: Kernel> Run<'_, K> {
             if !tree.high.is_empty() {
                 self.kernel.bytes(&tree.high, &arena.operands, lanes, bytes_of_mut(high));
             }
-            self.kernel.leaves(&tree.leaf_of, bytes_of_mut(&mut arena.low), bytes_of_mut(high));
-            self.add(plan, tree, start, count, rows, arena);
+            let left = self.kernel.leaves(&tree.leaf_of, bytes_of_mut(&mut arena.low), bytes_of_mut(high));
+            self.add(plan, tree, left, start, count, rows, arena);
         }
     }
 
@@ -323,12 +326,26 @@ impl<K: Kernel> Run<'_, K> {
     }
 
     /// Adds the leaves that the rows are in.
-    fn add(&self, plan: &Plan, tree: &TreePlan, start: usize, count: usize, rows: usize, arena: &mut Arena) {
+    #[allow(clippy::too_many_arguments, reason = "a block has three numbers")]
+    fn add(
+        &self,
+        plan: &Plan,
+        tree: &TreePlan,
+        codes_left: bool,
+        start: usize,
+        count: usize,
+        rows: usize,
+        arena: &mut Arena,
+    ) {
         let Arena { low, high, sums, .. } = arena;
-        let high = (tree.leaves > 256).then(|| bytes_of(high));
+        let leaf_of = match &tree.leaf_of {
+            LeafOf::Bytes(leaf_of) if codes_left => Some(leaf_of.as_slice()),
+            _ => None,
+        };
+        let high = (tree.leaves > 256 || leaf_of.is_some()).then(|| bytes_of(high));
         let original = &self.forest.trees()[tree.tree];
         if !original.linear.is_empty() {
-            let leaves = Leaves::<f64> { table: &[], count: tree.leaves, low: bytes_of(low), high };
+            let leaves = Leaves::<f64> { table: &[], count: tree.leaves, low: bytes_of(low), high, leaf_of };
             return self.add_each(original, start, count, rows, sums, |row| leaves.leaf(row));
         }
         for (output, table) in &tree.targets {
@@ -337,11 +354,11 @@ impl<K: Kernel> Run<'_, K> {
             let (count, low) = (tree.leaves, bytes_of(low));
             match self.forest.sum {
                 Precision::F32 => {
-                    let leaves = Leaves { table: &plan.values32[values], count, low, high };
+                    let leaves = Leaves { table: &plan.values32[values], count, low, high, leaf_of };
                     self.kernel.add32(&leaves, &mut f32_of_mut(sums)[sums_of]);
                 }
                 Precision::F64 => {
-                    let leaves = Leaves { table: &plan.values[values], count, low, high };
+                    let leaves = Leaves { table: &plan.values[values], count, low, high, leaf_of };
                     self.kernel.add64(&leaves, &mut f64_of_mut(sums)[sums_of]);
                 }
             }

@@ -48,8 +48,9 @@ impl Kernel for Portable {
         }
     }
 
-    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) {
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) -> bool {
         leaves_of(leaf_of, low, high);
+        false
     }
 
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]) {

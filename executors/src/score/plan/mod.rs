@@ -211,7 +211,8 @@ pub(in crate::score) struct Plan {
 /// The plans of a forest, in the order of its trees; `None` for a tree that must be walked.
 pub(in crate::score) fn compile(forest: &Forest) -> Vec<(Range<usize>, Option<Plan>)> {
     let mut out = Vec::new();
-    let mut open = vec![0..forest.trees().len()];
+    let mut open = Vec::new();
+    open.push(0..forest.trees().len());
     while let Some(trees) = open.pop() {
         match Plan::new(forest, trees.clone()) {
             Some(plan) => out.push((trees, Some(plan))),
@@ -274,7 +275,15 @@ impl Plan {
                 0 => start(number / WOVEN)..start(number / WOVEN + 1),
                 _ => 0..0,
             };
-            plans.push(TreePlan { tree: trees.start + number, muxes, low, high, leaf_of, leaves: tree.leaf_count(), targets });
+            plans.push(TreePlan {
+                tree: trees.start + number,
+                muxes,
+                low,
+                high,
+                leaf_of,
+                leaves: tree.leaf_count(),
+                targets,
+            });
         }
         let each = questions.cutoffs.iter().zip(&planes).enumerate().filter(|(_, (_, planes))| !planes.is_empty());
         Some(Self {
@@ -302,7 +311,12 @@ fn leaf_of(tree: &Tree, program: &Program) -> LeafOf {
 }
 
 /// Puts the values of a tree's leaves into the table, in some order; one table an output.
-fn table<T: Copy + Default>(tree: &Tree, order: &[u16], values: &mut Vec<T>, of: impl Fn(f64) -> T) -> Vec<(u32, usize)> {
+fn table<T: Copy + Default>(
+    tree: &Tree,
+    order: &[u16],
+    values: &mut Vec<T>,
+    of: impl Fn(f64) -> T,
+) -> Vec<(u32, usize)> {
     let (leaves, width) = (tree.leaf_count(), tree.leaves.len() / tree.leaf_count());
     let outputs = tree.output.map_or(0..width as u32, |output| output..output + 1);
     let mut targets = Vec::with_capacity(width);
@@ -365,7 +379,9 @@ impl Questions {
         let (mut conditions, mut planes, mut number) = (Vec::new(), vec![Vec::new(); self.cutoffs.len()], 0);
         for (feature, cutoffs) in self.cutoffs.iter().enumerate() {
             for page in 0..cutoffs.len().div_ceil(PAGE) {
-                for variant in [Variant::NanLow, Variant::NanHigh, Variant::NanZero, Variant::ZeroLow, Variant::ZeroHigh] {
+                for variant in
+                    [Variant::NanLow, Variant::NanHigh, Variant::NanZero, Variant::ZeroLow, Variant::ZeroHigh]
+                {
                     let before = conditions.len();
                     for rank in page * PAGE..((page + 1) * PAGE).min(cutoffs.len()) {
                         let place = self.first[feature] as usize + rank * VARIANTS + variant as usize;

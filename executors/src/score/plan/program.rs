@@ -60,9 +60,16 @@ type Bits = [Operand; BITS];
 enum Part {
     Leaf(u16),
     /// The subtree beside a split of a path, where rows leave it if they go right, or if they go left.
-    Beside { split: u32, right: bool, subtree: u32 },
+    Beside {
+        split: u32,
+        right: bool,
+        subtree: u32,
+    },
     /// Parts of a path: rows that leave it in the first, and others.
-    Cut { first: u32, second: u32 },
+    Cut {
+        first: u32,
+        second: u32,
+    },
 }
 
 /// The parts of a tree; the last is all of it.
