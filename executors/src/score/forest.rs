@@ -237,6 +237,12 @@ impl Forest {
         Ok(())
     }
 
+    /// Adds the trees of a forest of as many features and outputs behind the others.
+    pub(super) fn append(&mut self, mut other: Self) {
+        debug_assert_eq!((self.features, self.base.len()), (other.features, other.base.len()));
+        self.trees.append(&mut other.trees);
+    }
+
     /// How many columns it takes.
     pub fn features(&self) -> usize {
         self.features

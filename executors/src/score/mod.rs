@@ -22,6 +22,7 @@ mod kernel;
 mod link;
 mod model;
 mod network;
+mod parts;
 mod plan;
 mod predict_udf;
 mod row;

@@ -197,8 +197,10 @@ impl Linear {
 
 /// The bytes of a file of bearable size.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MODEL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let length = file.metadata()?.len().min(MODEL_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(length as usize + 1);
+    file.take(MODEL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > MODEL_BYTES_MAX {
         true => Err(Error::new(ErrorKind::Invalid, "the file is larger than 1 GiB: train fewer or smaller trees")),
         false => Ok(bytes),

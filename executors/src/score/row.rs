@@ -68,10 +68,11 @@ impl Rows {
                 rules.push(split.missing);
             }
         }
+        let nodes = 1 + forest.trees().iter().map(|t| 2 * t.splits.len() + 1).sum::<usize>();
         let mut rows = Self {
-            nodes: Vec::new(),
+            nodes: Vec::with_capacity(nodes),
             narrow: Vec::new(),
-            values: Vec::new(),
+            values: Vec::with_capacity(nodes),
             roots: Vec::new(),
             places: vec![(0, 0); forest.trees().len()],
             rules,

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, Float32Array, Float64Array, Int64Array, ListArray, PrimitiveArray,
@@ -37,7 +37,8 @@ pub struct Scorer {
     /// Places of the categories of features that were trained on strings.
     categories: Vec<Option<HashMap<String, usize>>>,
     plans: Vec<(Range<usize>, Option<Plan>)>,
-    rows: Option<Rows>,
+    /// Made when the first row is scored alone.
+    rows: OnceLock<Option<Rows>>,
     instructions: Instructions,
     arenas: Mutex<Vec<Arena>>,
 }
@@ -66,18 +67,15 @@ impl Scorer {
 
     /// Compiles a model for some instructions; those that the processor lacks are replaced by plain code.
     pub fn with_instructions(model: Model, instructions: Instructions) -> Self {
-        let (plans, rows) = match &model.body {
-            Body::Forest(_, forest) => std::thread::scope(|scope| {
-                let rows = scope.spawn(|| Rows::new(forest));
-                (plan::compile(forest), rows.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            }),
-            Body::Linear(_) | Body::Network(_) => (vec![], None),
+        let plans = match &model.body {
+            Body::Forest(_, forest) => plan::compile(forest),
+            Body::Linear(_) | Body::Network(_) => vec![],
         };
         let places = |names: &Option<Vec<String>>| {
             names.as_ref().map(|n| n.iter().enumerate().map(|(place, name)| (name.clone(), place)).collect())
         };
         let categories = model.categories.iter().map(places).collect();
-        Self { model, categories, plans, rows, instructions, arenas: Mutex::default() }
+        Self { model, categories, plans, rows: OnceLock::new(), instructions, arenas: Mutex::default() }
     }
 
     /// The model.
@@ -144,7 +142,7 @@ impl Scorer {
         let mut scratch = Scratch::default();
         for at in 0..rows {
             let row: Vec<f64> = columns.iter().map(|c| c.value(at)).collect();
-            let of_row = match &self.rows {
+            let of_row = match self.rows(forest) {
                 Some(rows) => rows.margins(forest, &row, &mut scratch),
                 None => forest.margins(&row),
             };
@@ -156,10 +154,18 @@ impl Scorer {
     /// The margins of one row, one an output; `row` has one value a feature, NaN where missing. `scratch` is kept by
     /// the caller from one row to the next. Panics if the row has another number of values.
     pub fn margins_of_row(&self, row: &[f64], scratch: &mut Scratch) -> Vec<f64> {
-        match (&self.model.body, &self.rows) {
-            (Body::Forest(before, forest), Some(rows)) if before.is_empty() => rows.margins(forest, row, scratch),
-            _ => self.model.margins(row),
+        if let Body::Forest(before, forest) = &self.model.body
+            && before.is_empty()
+            && let Some(rows) = self.rows(forest)
+        {
+            return rows.margins(forest, row, scratch);
         }
+        self.model.margins(row)
+    }
+
+    /// What scores rows one by one, if the trees allow it.
+    fn rows(&self, forest: &Forest) -> Option<&Rows> {
+        self.rows.get_or_init(|| Rows::new(forest)).as_ref()
     }
 
     /// Made-up rows, to try the model on: values around those that its splits compare with.

@@ -1,6 +1,7 @@
 //! The scorer: against models written by hand, damaged models, SQL, every kernel, and what the
 //! libraries that trained the models predict.
 
+mod fuzz;
 mod hostile;
 mod kernels;
 mod parity_catboost;

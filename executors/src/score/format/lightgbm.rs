@@ -79,7 +79,7 @@ const OLD_END: &str = "feature importances:";
 /// Errors: [`Data`](featurectl_core::ErrorKind::Data) with the line and tree for damage,
 /// [`Invalid`](featurectl_core::ErrorKind::Invalid) for what LightGBM can do and the scorer cannot.
 pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
-    let mut lines = Lines::of(text);
+    let mut lines = Lines::of(text, 0, 0);
     let header = read_header(&mut lines)?;
     let version = version(&header)?;
     let features = feature_names(&header)?;
@@ -88,8 +88,9 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
     let (objective, link) = objective(&header, outputs)?;
     let recoding = recoding(&header, text, features.len())?;
     let mut forest = Forest::new(features.len(), vec![0.0; outputs], Precision::F64, Precision::F64);
-    for (index, size) in sizes.iter().enumerate() {
-        read_tree(&mut lines, index, *size, &recoding, &mut forest)?;
+    match read_in_parts(&lines, &sizes, &recoding, &forest) {
+        Some((whole, behind)) => (forest, lines) = (whole, behind),
+        None => read_trees(&mut lines, 0, &sizes, &recoding, &mut forest)?,
     }
     let old = check_end(&mut lines, version, sizes.len())?;
     let average = header.get("average_output").is_some();
@@ -134,9 +135,9 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// The lines of `text`, from the first.
-    fn of(text: &'a str) -> Self {
-        let mut lines = Self { text, at: 0, number: 0, ahead: None };
+    /// The lines of `text` from the byte `at` on, where `number` lines were before.
+    fn of(text: &'a str, at: usize, number: usize) -> Self {
+        let mut lines = Self { text, at, number, ahead: None };
         lines.ahead = lines.read();
         lines
     }
@@ -170,6 +171,30 @@ impl<'a> Iterator for Lines<'a> {
         let line = self.ahead;
         self.ahead = self.read();
         line
+    }
+}
+
+/// A number of a list: most are whole, and those are read digit by digit.
+trait Number: FromStr {
+    /// The same number, if it can be.
+    fn of(whole: i64) -> Option<Self>;
+}
+
+macro_rules! numbers {
+    ($($of:ty),*) => {
+        $(impl Number for $of {
+            fn of(whole: i64) -> Option<Self> {
+                Self::try_from(whole).ok()
+            }
+        })*
+    };
+}
+numbers!(u8, u32, i32, usize);
+
+impl Number for f64 {
+    fn of(whole: i64) -> Option<Self> {
+        // Larger ones may have to be rounded, which parsing does.
+        (whole.unsigned_abs() < 1 << 53).then_some(whole as f64)
     }
 }
 
@@ -232,14 +257,47 @@ impl<'a> Section<'a> {
     }
 
     /// The numbers that must be at `key`.
-    fn list<T: FromStr>(&self, key: &str) -> Result<Vec<T>> {
+    fn list<T: Number>(&self, key: &str) -> Result<Vec<T>> {
         let (line, values) = self.require(key)?;
-        values.split_ascii_whitespace().map(|value| self.value(line, key, value)).collect()
+        self.list_of(line, key, values, 0)
+    }
+
+    /// The numbers in `values`, about `count` of them.
+    fn list_of<T: Number>(&self, line: usize, key: &str, values: &str, count: usize) -> Result<Vec<T>> {
+        // Each number takes two bytes at least.
+        let mut list = Vec::with_capacity(count.min(values.len() / 2 + 1));
+        let mut rest = values.as_bytes();
+        while let Some(start) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) {
+            rest = &rest[start..];
+            let negative = rest[0] == b'-';
+            let first = usize::from(negative);
+            let (mut whole, mut end) = (0i64, first);
+            // 18 digits fit.
+            while let Some(digit @ b'0'..=b'9') = rest.get(end).filter(|_| end < 18) {
+                whole = whole * 10 + i64::from(digit - b'0');
+                end += 1;
+            }
+            let ends = end > first && rest.get(end).is_none_or(u8::is_ascii_whitespace);
+            // -0 is a number of its own.
+            let quick =
+                if ends && (whole != 0 || !negative) { T::of(if negative { -whole } else { whole }) } else { None };
+            list.push(match quick {
+                Some(number) => number,
+                None => {
+                    end += rest[end..].iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len() - end);
+                    let at = values.len() - rest.len();
+                    self.value(line, key, &values[at..at + end])?
+                }
+            });
+            rest = &rest[end..];
+        }
+        Ok(list)
     }
 
     /// The `count` numbers that must be at `key`.
-    fn exactly<T: FromStr>(&self, key: &str, count: usize) -> Result<Vec<T>> {
-        let list = self.list(key)?;
+    fn exactly<T: Number>(&self, key: &str, count: usize) -> Result<Vec<T>> {
+        let (line, values) = self.require(key)?;
+        let list = self.list_of(line, key, values, count)?;
         if list.len() != count {
             let what = format!("`{key}` has {} values instead of {count}", list.len());
             return Err(self.damaged(self.line(key), &what));
@@ -403,6 +461,61 @@ fn option<T: FromStr>(words: &[&str], key: &str) -> Result<T> {
     let value = value.ok_or_else(|| damaged(&format!("the objective has no `{key}`")))?;
     let name = key.trim_end_matches(':');
     value.parse().map_err(|_| damaged(&format!("`{name}` has the value `{}`", shorten(value))))
+}
+
+/// Bytes of trees that are worth a thread of their own.
+const PART_BYTES: usize = 1 << 18;
+
+/// The trees behind `empty` read in parts side by side, since `tree_sizes` says where each starts, and the lines behind
+/// them. `None` if something is not as it should be, or there is too little: then all are read in order, so that a message
+/// names the line.
+fn read_in_parts<'a>(
+    lines: &Lines<'a>,
+    sizes: &[usize],
+    recoding: &Recoding,
+    empty: &Forest,
+) -> Option<(Forest, Lines<'a>)> {
+    let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(total / PART_BYTES);
+    if threads < 2 {
+        return None;
+    }
+    let first = lines.peek()?;
+    let mut parts = Vec::new();
+    let (mut tree, mut start) = (0, first.start);
+    for part in sizes.chunks(sizes.len().div_ceil(threads)) {
+        parts.push((tree, start, part));
+        (tree, start) = (tree + part.len(), start + part.iter().sum::<usize>());
+    }
+    let read = |(tree, start, sizes): (usize, usize, &[usize])| {
+        let mut lines = lines.text.is_char_boundary(start).then(|| Lines::of(lines.text, start, 0))?;
+        let mut forest = empty.clone();
+        read_trees(&mut lines, tree, sizes, recoding, &mut forest).ok()?;
+        Some((forest, lines))
+    };
+    let read: Option<Vec<_>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || read(part))).collect();
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    let (mut whole, mut number, mut behind) = (empty.clone(), first.number - 1, None);
+    for (part, lines) in read? {
+        whole.append(part);
+        let next = lines.peek()?;
+        number += next.number - 1;
+        behind = Some(Lines::of(lines.text, next.start, number));
+    }
+    Some((whole, behind?))
+}
+
+/// Adds the next trees to the forest, of which the first is the `first`th of all.
+fn read_trees(
+    lines: &mut Lines<'_>,
+    first: usize,
+    sizes: &[usize],
+    recoding: &Recoding,
+    forest: &mut Forest,
+) -> Result<()> {
+    sizes.iter().enumerate().try_for_each(|(i, size)| read_tree(lines, first + i, *size, recoding, forest))
 }
 
 /// Adds the next tree to the forest. It is the `index`th and takes `size` bytes, blank lines included.

@@ -3,9 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use super::portable::{codes_of, muxes_of};
+use super::portable::{codes_of, leaves_of, muxes_of};
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, Steps};
+use crate::score::plan::{Condition, Cutoffs, LeafOf, Steps};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,25 @@ impl Kernel for Avx2 {
         unsafe { bytes_of(bits, operands, lanes, bytes) }
     }
 
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) -> bool {
+        match leaf_of {
+            // A code of two bytes costs a look-up of its own, which goes beside that of the value.
+            LeafOf::Bytes(_) if !high.is_empty() => return true,
+            LeafOf::Bytes(leaf_of) => {
+                // SAFETY: as above.
+                unsafe {
+                    match leaf_of.len() {
+                        64 => leaves_by_avx2::<4>(leaf_of, low),
+                        128 => leaves_by_avx2::<8>(leaf_of, low),
+                        _ => leaves_by_avx2::<16>(leaf_of, low),
+                    }
+                }
+            }
+            _ => leaves_of(leaf_of, low, high),
+        }
+        false
+    }
+
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
         // SAFETY: as above.
         unsafe { add64(leaves, sums) }
@@ -63,7 +82,19 @@ impl Kernel for Avx2 {
         // SAFETY: as above.
         unsafe { add32(leaves, sums) }
     }
+
+    const PLACES64: [u8; 64] = PLACES64;
 }
+
+const PLACES64: [u8; 64] = {
+    let mut places = [0; 64];
+    let mut place = 0;
+    while place < 64 {
+        places[place / 32 * 32 + FOURS64[place % 32 / 4][place % 4]] = place as u8;
+        place += 1;
+    }
+    places
+};
 
 /// How often a search may compare with sixteen cutoffs: that tells 65,536 of them apart.
 const LEVELS_MAX: usize = 4;
@@ -72,7 +103,15 @@ const LEVELS_MAX: usize = 4;
 fn ranks32(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]) {
     let levels = &cutoffs.sixteens32;
     match levels.len() {
-        1 => ranks32_of::<1>(levels, values, ranks),
+        _ if cutoffs.steps <= STEPS_MAX => match cutoffs.steps {
+            1 => ranks32_in_steps::<1>(&cutoffs.levels32, values, ranks),
+            2 => ranks32_in_steps::<2>(&cutoffs.levels32, values, ranks),
+            3 => ranks32_in_steps::<3>(&cutoffs.levels32, values, ranks),
+            4 => ranks32_in_steps::<4>(&cutoffs.levels32, values, ranks),
+            5 => ranks32_in_steps::<5>(&cutoffs.levels32, values, ranks),
+            6 => ranks32_in_steps::<6>(&cutoffs.levels32, values, ranks),
+            _ => ranks32_in_steps::<7>(&cutoffs.levels32, values, ranks),
+        },
         2 => ranks32_of::<2>(levels, values, ranks),
         3 => ranks32_of::<3>(levels, values, ranks),
         _ => ranks32_of::<LEVELS_MAX>(levels, values, ranks),
@@ -84,6 +123,55 @@ fn ranks32(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]
             let x = unsafe { _mm256_loadu_ps(values.as_ptr()) };
             let unordered = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x)) as u32;
             *nan |= u64::from(unordered) << (8 * eighth);
+        }
+    }
+}
+
+/// A search of no more steps looks cutoffs up by permutations of registers that hold those of a step.
+const STEPS_MAX: u32 = 7;
+
+/// Binary search of 16 values at once.
+#[target_feature(enable = "avx2,popcnt")]
+fn ranks32_in_steps<const S: usize>(levels: &[Lane], values: &[f32], ranks: &mut [u16]) {
+    // The first lane of each step.
+    const FIRST: [usize; 7] = [0, 1, 2, 3, 4, 5, 7];
+    for (values, ranks) in values.as_chunks::<16>().0.iter().zip(ranks.as_chunks_mut::<16>().0) {
+        // SAFETY: each loads 8 of the 16 values.
+        let x: [__m256; 2] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(values.as_ptr().add(8 * i)) });
+        let mut k = [_mm256_setzero_si256(); 2];
+        for step in 0..S {
+            for (k, x) in k.iter_mut().zip(&x) {
+                let cutoff = look_up32(&levels[FIRST[step]..], (1 << step) / 8, *k);
+                let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(cutoff, *x));
+                *k = _mm256_sub_epi32(_mm256_add_epi32(*k, *k), below);
+            }
+        }
+        let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(k[0], k[1]));
+        // SAFETY: stores the 16 ranks.
+        unsafe { _mm256_storeu_si256(ranks.as_mut_ptr().cast(), both) };
+    }
+}
+
+/// Entry `k` of a table of `eights` times 8 floats, or of fewer than 8.
+#[inline(always)]
+fn look_up32(table: &[Lane], eights: usize, k: __m256i) -> __m256 {
+    // SAFETY: callers have AVX2; each loads half of the 64 bytes of a lane.
+    unsafe {
+        let entry = |i: usize| {
+            let half = _mm256_load_ps(std::ptr::from_ref(&table[i / 2]).cast::<f32>().add(i % 2 * 8));
+            _mm256_permutevar8x32_ps(half, k)
+        };
+        // The upper bit of a number says which is taken.
+        let bit3 = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(k));
+        let bit4 = _mm256_castsi256_ps(_mm256_slli_epi32::<27>(k));
+        let bit5 = _mm256_castsi256_ps(_mm256_slli_epi32::<26>(k));
+        let two = |i: usize| _mm256_blendv_ps(entry(i), entry(i + 1), bit3);
+        let four = |i: usize| _mm256_blendv_ps(two(i), two(i + 2), bit4);
+        match eights {
+            0 | 1 => entry(0),
+            2 => two(0),
+            4 => four(0),
+            _ => _mm256_blendv_ps(four(0), four(4), bit5),
         }
     }
 }
@@ -152,28 +240,17 @@ fn codes_by_avx2(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut
 fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]) {
     for (condition, out) in conditions.iter().zip(out.chunks_exact_mut(rows / 512)) {
         let codes = &planes[condition.plane as usize * rows..][..rows];
-        let threshold = |above: u8| _mm256_set1_epi8(((condition.threshold + above) ^ SIGN) as i8);
-        match condition.negated {
-            // A threshold is below 255, the number of a page's cutoffs.
-            true => compared(codes, out, |codes| _mm256_cmpgt_epi8(threshold(1), codes)),
-            false => compared(codes, out, |codes| _mm256_cmpgt_epi8(codes, threshold(0))),
-        }
-    }
-}
-
-/// A bit for each code.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn compared(codes: &[u8], out: &mut [Lane], compare: impl Fn(__m256i) -> __m256i) {
-    for (codes, out) in codes.as_chunks::<512>().0.iter().zip(out) {
-        for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
-            // SAFETY: loads two times 32 of the 64 codes.
-            let (near, far) = unsafe {
-                let at: *const __m256i = codes.as_ptr().cast();
-                (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)))
-            };
-            let bits = |codes| u64::from(_mm256_movemask_epi8(compare(codes)) as u32);
-            *word = bits(near) | bits(far) << 32;
+        let threshold = _mm256_set1_epi8((condition.threshold ^ SIGN) as i8);
+        for (codes, out) in codes.as_chunks::<512>().0.iter().zip(out) {
+            for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
+                // SAFETY: loads two times 32 of the 64 codes.
+                let (near, far) = unsafe {
+                    let at: *const __m256i = codes.as_ptr().cast();
+                    (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)))
+                };
+                let bits = |codes| u64::from(_mm256_movemask_epi8(_mm256_cmpgt_epi8(codes, threshold)) as u32);
+                *word = bits(near) | bits(far) << 32;
+            }
         }
     }
 }
@@ -257,31 +334,161 @@ fn transposed(mut squares: __m256i) -> __m256i {
     squares
 }
 
+/// The leaves of up to 16 × `N` codes.
 #[target_feature(enable = "avx2")]
-fn add64(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
-    let at = leaves.table.as_ptr();
-    for (block, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        // SAFETY: every code is below the number of leaves, which the table has; 4 sums are loaded and stored.
-        unsafe {
-            // Loads one by one: gathers are slower.
-            let leaf = |row: usize| at.add(leaves.code(4 * block + row));
-            let near = _mm_loadh_pd(_mm_load_sd(leaf(0)), leaf(1));
-            let far = _mm_loadh_pd(_mm_load_sd(leaf(2)), leaf(3));
-            let sum = _mm256_add_pd(_mm256_loadu_pd(sums.as_ptr()), _mm256_set_m128d(far, near));
-            _mm256_storeu_pd(sums.as_mut_ptr(), sum);
+fn leaves_by_avx2<const N: usize>(leaf_of: &[u8], low: &mut [u8]) {
+    let table: &[[u8; 16]; N] = leaf_of.as_chunks::<16>().0.try_into().expect("a table of this size");
+    for codes in low.as_chunks_mut::<32>().0 {
+        // SAFETY: loads the 32 codes.
+        let k = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+        let place = _mm256_and_si256(k, _mm256_set1_epi8(15));
+        let mut level = [k; N];
+        for (found, sixteen) in level.iter_mut().zip(table) {
+            // SAFETY: loads the 16 leaves.
+            let sixteen = unsafe { _mm_loadu_si128(sixteen.as_ptr().cast()) };
+            *found = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(sixteen), place);
+        }
+        // The upper bit of a byte says which is taken.
+        let bits = [_mm256_slli_epi16::<3>(k), _mm256_slli_epi16::<2>(k), _mm256_slli_epi16::<1>(k), k];
+        let mut count = N;
+        for bit in bits {
+            count /= 2;
+            for i in 0..count {
+                level[i] = _mm256_blendv_epi8(level[2 * i], level[2 * i + 1], bit);
+            }
+        }
+        // SAFETY: stores the 32 leaves.
+        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), level[0]) };
+    }
+}
+
+/// The rows of 32 whose values are added at once, four each: as the bytes of doubles are put together, and in order.
+const FOURS64: [[usize; 4]; 8] = fours(2, 16);
+const FOURS32: [[usize; 4]; 8] = fours(4, 2);
+
+/// Two rows and two others, from every `step`th row on.
+const fn fours(step: usize, others: usize) -> [[usize; 4]; 8] {
+    let mut fours = [[0; 4]; 8];
+    let mut i = 0;
+    while i < 8 {
+        fours[i] = [step * i, step * i + 1, step * i + others, step * i + others + 1];
+        i += 1;
+    }
+    fours
+}
+
+/// Adds the leaf of each row: `add` adds those of four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_fours<T>(
+    leaves: &Leaves<'_, T>,
+    sums: &mut [T],
+    fours: &[[usize; 4]; 8],
+    add: impl Fn(&mut [T], [*const T; 4]),
+) {
+    let low = leaves.low.as_chunks::<32>().0.iter();
+    let blocks = sums.as_chunks_mut::<32>().0.iter_mut().zip(low);
+    let Some(high) = leaves.high else {
+        return blocks.for_each(|(sums, low)| add_block(leaves.table, sums, fours, |row| low[row].into(), &add));
+    };
+    for ((sums, low), high) in blocks.zip(high.as_chunks::<32>().0) {
+        let number = |row: usize| usize::from(low[row]) | usize::from(high[row]) << 8;
+        match leaves.leaf_of {
+            // SAFETY: every code has a leaf.
+            Some(leaf_of) => {
+                add_block(leaves.table, sums, fours, |row| unsafe { *leaf_of.get_unchecked(number(row)) }.into(), &add);
+            }
+            None => add_block(leaves.table, sums, fours, number, &add),
         }
     }
 }
 
+#[inline]
 #[target_feature(enable = "avx2")]
-fn add32(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
-    let at = leaves.table.as_ptr();
-    for (block, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        // SAFETY: every code is below the number of leaves, which the table has; 4 sums are loaded and stored.
+fn add_block<T>(
+    table: &[T],
+    sums: &mut [T; 32],
+    fours: &[[usize; 4]; 8],
+    leaf: impl Fn(usize) -> usize,
+    add: &impl Fn(&mut [T], [*const T; 4]),
+) {
+    for (sums, rows) in sums.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
+        // SAFETY: every leaf is below the number of leaves, which the table has.
+        add(sums, rows.map(|row| unsafe { table.as_ptr().add(leaf(row)) }));
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn add64(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
+    if leaves.count <= 32 {
+        return add64_by_bytes(leaves, sums);
+    }
+    add_fours(leaves, sums, &FOURS64, |sums, [a, b, c, d]| {
+        // SAFETY: the pointers are those of values; 4 sums are loaded and stored.
         unsafe {
-            let leaf = |row: usize| *at.add(leaves.code(4 * block + row));
-            let of_rows = _mm_setr_ps(leaf(0), leaf(1), leaf(2), leaf(3));
-            _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(_mm_loadu_ps(sums.as_ptr()), of_rows));
+            // Loads one by one: gathers are slower.
+            let (near, far) = (_mm_loadh_pd(_mm_load_sd(a), b), _mm_loadh_pd(_mm_load_sd(c), d));
+            let sum = _mm256_add_pd(_mm256_loadu_pd(sums.as_ptr()), _mm256_set_m128d(far, near));
+            _mm256_storeu_pd(sums.as_mut_ptr(), sum);
+        }
+    });
+}
+
+/// Up to 32 leaves: the bytes of doubles are looked up by shuffles.
+#[target_feature(enable = "avx2")]
+fn add64_by_bytes(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
+    let mut apart = [[0u8; 32]; 8];
+    for (leaf, value) in leaves.table[..32].iter().enumerate() {
+        value.to_le_bytes().iter().zip(&mut apart).for_each(|(byte, of)| of[leaf] = *byte);
+    }
+    let tables = apart.map(|of| {
+        // SAFETY: loads two times 16 of the 32 bytes.
+        let halves = unsafe { [_mm_loadu_si128(of.as_ptr().cast()), _mm_loadu_si128(of.as_ptr().add(16).cast())] };
+        halves.map(|half| _mm256_broadcastsi128_si256(half))
+    });
+    for (leaves, sums) in leaves.low.as_chunks::<32>().0.iter().zip(sums.as_chunks_mut::<32>().0) {
+        // SAFETY: loads the 32 leaves.
+        let k = unsafe { _mm256_loadu_si256(leaves.as_ptr().cast()) };
+        let (place, upper) = (_mm256_and_si256(k, _mm256_set1_epi8(15)), _mm256_slli_epi16::<3>(k));
+        let byte = |i: usize| {
+            let (near, far) = (_mm256_shuffle_epi8(tables[i][0], place), _mm256_shuffle_epi8(tables[i][1], place));
+            _mm256_blendv_epi8(near, far, upper)
+        };
+        let values = doubles(std::array::from_fn(byte));
+        for (sums, values) in sums.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+            // SAFETY: loads and stores the 4 sums.
+            unsafe {
+                let sum = _mm256_add_pd(_mm256_loadu_pd(sums.as_ptr()), _mm256_castsi256_pd(values));
+                _mm256_storeu_pd(sums.as_mut_ptr(), sum);
+            }
         }
     }
+}
+
+/// The bytes of 32 doubles put together: vector j has those of rows 2j and 2j + 1 of each half.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn doubles(bytes: [__m256i; 8]) -> [__m256i; 8] {
+    let two = |i: usize| (_mm256_unpacklo_epi8(bytes[i], bytes[i + 1]), _mm256_unpackhi_epi8(bytes[i], bytes[i + 1]));
+    let (a, b, c, d) = (two(0), two(2), two(4), two(6));
+    let four = |x, y| (_mm256_unpacklo_epi16(x, y), _mm256_unpackhi_epi16(x, y));
+    let eight = |x, y| [_mm256_unpacklo_epi32(x, y), _mm256_unpackhi_epi32(x, y)];
+    let half = |a, b, c, d| {
+        let (near, far) = (four(a, b), four(c, d));
+        let ([first, second], [third, fourth]) = (eight(near.0, far.0), eight(near.1, far.1));
+        [first, second, third, fourth]
+    };
+    let ([v0, v1, v2, v3], [v4, v5, v6, v7]) = (half(a.0, b.0, c.0, d.0), half(a.1, b.1, c.1, d.1));
+    [v0, v1, v2, v3, v4, v5, v6, v7]
+}
+
+#[target_feature(enable = "avx2")]
+fn add32(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
+    add_fours(leaves, sums, &FOURS32, |sums, [a, b, c, d]| {
+        // SAFETY: the pointers are those of values; 4 sums are loaded and stored.
+        unsafe {
+            let of_rows = _mm_setr_ps(*a, *b, *c, *d);
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(_mm_loadu_ps(sums.as_ptr()), of_rows));
+        }
+    });
 }

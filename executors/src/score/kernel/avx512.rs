@@ -1,18 +1,19 @@
-//! The kernel for processors with AVX-512 F, BW, DQ and VL.
+//! The kernel for processors with AVX-512 F, BW, DQ, VL and VBMI (Ice Lake, Zen 4 and later ones).
 //!
 //! ```text
 //!  ranks        a step of the search is a permutation of registers that hold the cutoffs of the step, 16 values at once
 //!  conditions   64 codes are compared by one instruction, which gives 64 bits
 //!  muxes        512 rows of a node by one ternary operation
-//!  leaves       up to 256 of them are looked up by permutations, the halves of a double apart; more are gathered
+//!  leaves       up to 32 of them are looked up by permutations of the halves of doubles, up to 256 by those of bytes
 //! ```
 //! What makes this `unsafe` is that pointers are loaded and stored without a check, and that a function may run only
 //! where its instructions are: an [`Avx512`] exists only where [`detect`](Avx512::detect) found them.
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, LEVELS, Steps};
+use super::portable::leaf_bytes_of;
+use super::{Kernel, Lane, Leaves, place};
+use crate::score::plan::{Condition, Cutoffs, LEVELS, LeafOf, Steps};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -23,13 +24,11 @@ impl Avx512 {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi");
         found.then_some(Self(()))
     }
 }
-
-/// The order in which unpacking leaves 16 rows: place p has row `UNPACKED[p]`.
-const UNPACKED: [i32; 16] = [0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15];
 
 impl Kernel for Avx512 {
     fn ranks32(self, cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]) {
@@ -68,15 +67,34 @@ impl Kernel for Avx512 {
         unsafe { bytes_of(bits, operands, lanes, bytes) }
     }
 
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            match leaf_of {
+                LeafOf::Bytes(leaf_of) => match leaf_of.len() / 64 {
+                    1 => leaves_of::<1>(leaf_of, low, high),
+                    2 => leaves_of::<2>(leaf_of, low, high),
+                    4 => leaves_of::<4>(leaf_of, low, high),
+                    8 => leaves_of::<8>(leaf_of, low, high),
+                    16 => leaves_of::<16>(leaf_of, low, high),
+                    32 => leaves_of::<32>(leaf_of, low, high),
+                    _ => leaf_bytes_of(leaf_of, low, high),
+                },
+                _ => super::portable::leaves_of(leaf_of, low, high),
+            }
+        }
+        false
+    }
+
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
         // SAFETY: as above.
         unsafe {
             match leaves.count {
-                0..=32 => add64_permuted::<2>(leaves, sums),
-                33..=64 => add64_permuted::<4>(leaves, sums),
-                65..=128 => add64_permuted::<8>(leaves, sums),
-                129..=256 => add64_permuted::<16>(leaves, sums),
-                _ => add64_gathered(leaves, sums),
+                0..=32 => add64_by_halves(leaves, sums),
+                33..=64 => add64_by_bytes::<1>(leaves, sums),
+                65..=128 => add64_by_bytes::<2>(leaves, sums),
+                129..=256 => add64_by_bytes::<4>(leaves, sums),
+                _ => add64_one_by_one(leaves, sums),
             }
         }
     }
@@ -85,28 +103,40 @@ impl Kernel for Avx512 {
         // SAFETY: as above.
         unsafe {
             match leaves.count {
-                0..=32 => add32_permuted::<2>(leaves, sums),
-                33..=64 => add32_permuted::<4>(leaves, sums),
-                65..=128 => add32_permuted::<8>(leaves, sums),
-                129..=256 => add32_permuted::<16>(leaves, sums),
-                _ => add32_gathered(leaves, sums),
+                0..=64 => add32_by_bytes::<1>(leaves, sums),
+                65..=128 => add32_by_bytes::<2>(leaves, sums),
+                129..=256 => add32_by_bytes::<4>(leaves, sums),
+                _ => add32_one_by_one(leaves, sums),
             }
         }
     }
 
-    fn place(row: usize) -> usize {
-        const PLACES: [usize; 16] = {
-            let mut places = [0; 16];
-            let mut place = 0;
-            while place < 16 {
-                places[UNPACKED[place] as usize] = place;
-                place += 1;
-            }
-            places
-        };
-        row / 16 * 16 + PLACES[row % 16]
-    }
+    const PLACES64: [u8; 64] = PLACES64;
+
+    const PLACES32: [u8; 64] = PLACES32;
 }
+
+/// Of row 16 l + 8 a + 4 b + c, where l, a, b and c are below 4, 2, 2 and 4: as halves of doubles are put together.
+const PLACES64: [u8; 64] = {
+    let mut places = [0; 64];
+    let mut row = 0;
+    while row < 64 {
+        places[row] = (16 * (row % 4) + 8 * (row / 8 % 2) + 2 * (row / 16) + row / 4 % 2) as u8;
+        row += 1;
+    }
+    places
+};
+
+/// Of row 16 l + 4 m + d, all of which are below 4: as the bytes of floats are put together.
+const PLACES32: [u8; 64] = {
+    let mut places = [0; 64];
+    let mut row = 0;
+    while row < 64 {
+        places[row] = (16 * (row / 4 % 4) + 4 * (row / 16) + row % 4) as u8;
+        row += 1;
+    }
+    places
+};
 
 #[inline(always)]
 fn load(lane: &Lane) -> __m512i {
@@ -117,7 +147,7 @@ fn load(lane: &Lane) -> __m512i {
 /// Vectors that are searched side by side, since a step waits for the one before.
 const STREAMS: usize = 4;
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn ranks32(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]) {
     match cutoffs.steps {
         1 => ranks32_of::<1>(cutoffs, values, ranks, nan),
@@ -132,7 +162,7 @@ fn ranks32(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]
 }
 
 /// The first `S` steps in registers, the others by gathering.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn ranks32_of<const S: u32>(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]) {
     let one = _mm512_set1_epi32(1);
     let blocks = values.as_chunks::<64>().0.iter().zip(ranks.as_chunks_mut::<64>().0).zip(nan);
@@ -177,7 +207,7 @@ fn ranks32_of<const S: u32>(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16]
 
 /// One step of the searches: the cutoffs that it compares with are in the `N` lanes from `first` on.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn step32<const N: usize>(tables: &[Lane], first: usize, k: &mut [__m512i; STREAMS], x: &[__m512; STREAMS]) {
     let table: [__m512i; N] = std::array::from_fn(|i| load(&tables[first + i]));
     for (k, x) in k.iter_mut().zip(x) {
@@ -189,7 +219,7 @@ fn step32<const N: usize>(tables: &[Lane], first: usize, k: &mut [__m512i; STREA
 
 /// Entry `k` of a table of `N` times 16 words of 32 bits, of which only the low bits that it needs are looked at.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn look_up<const N: usize>(table: &[__m512i; N], k: __m512i) -> __m512i {
     if N == 1 {
         return _mm512_permutexvar_epi32(k, table[0]);
@@ -212,7 +242,7 @@ fn look_up<const N: usize>(table: &[__m512i; N], k: __m512i) -> __m512i {
 }
 
 /// Like [`ranks32`], 8 values at once.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn ranks64(cutoffs: &Cutoffs, values: &[f64], ranks: &mut [u16], nan: &mut [u64]) {
     let one = _mm512_set1_epi64(1);
     let held = cutoffs.steps.min(LEVELS);
@@ -257,7 +287,7 @@ fn ranks64(cutoffs: &Cutoffs, values: &[f64], ranks: &mut [u16], nan: &mut [u64]
 
 /// Entry `k` of a table of 1 to 128 doubles.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn look_up64(table: &[Lane], k: __m512i) -> __m512d {
     let load = |i: usize| _mm512_castsi512_pd(load(&table[i]));
     let pair = |i: usize| _mm512_permutex2var_pd(load(i), k, load(i + 1));
@@ -273,7 +303,7 @@ fn look_up64(table: &[Lane], k: __m512i) -> __m512d {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut [u8]) {
     let (low, fill) = (_mm512_set1_epi16(low as i16), _mm512_set1_epi8(fill as i8));
     let blocks = ranks.as_chunks::<64>().0.iter().zip(codes.as_chunks_mut::<64>().0).zip(missing);
@@ -289,7 +319,7 @@ fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut [u8]
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]) {
     for (condition, out) in conditions.iter().zip(out.chunks_exact_mut(rows / 512)) {
         let threshold = _mm512_set1_epi8(condition.threshold as i8);
@@ -298,14 +328,13 @@ fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut
             for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
                 // SAFETY: loads the 64 codes.
                 let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
-                let above = _mm512_cmpgt_epu8_mask(codes, threshold);
-                *word = if condition.negated { !above } else { above };
+                *word = _mm512_cmpgt_epu8_mask(codes, threshold);
             }
         }
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn muxes_of<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
     assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
     let base: *mut __m512i = operands.as_mut_ptr().cast();
@@ -322,7 +351,7 @@ fn muxes_of<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn bytes_of(bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]) {
     for (lane, bytes) in bytes.as_chunks_mut::<512>().0.iter_mut().enumerate() {
         let mut sums = [_mm512_setzero_si512(); 8];
@@ -339,9 +368,63 @@ fn bytes_of(bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8
     }
 }
 
-/// Up to 16 × `N` leaves.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add64_permuted<const N: usize>(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
+/// The leaves of up to 64 × `N` codes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn leaves_of<const N: usize>(leaf_of: &[u8], low: &mut [u8], high: &[u8]) {
+    let table: &[[u8; 64]; N] = leaf_of.as_chunks::<64>().0.try_into().expect("a table of this size");
+    for (block, codes) in low.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        let part = |number: usize| load_bytes(&table[number]);
+        let k = load_bytes(codes);
+        let leaves = match N {
+            1 => _mm512_permutexvar_epi8(k, part(0)),
+            2 => _mm512_permutex2var_epi8(part(0), k, part(1)),
+            _ => {
+                let upper = _mm512_movepi8_mask(k);
+                let mut level = [k; 8];
+                for (group, of) in level.iter_mut().enumerate().take(N / 4) {
+                    let near = _mm512_permutex2var_epi8(part(4 * group), k, part(4 * group + 1));
+                    let far = _mm512_permutex2var_epi8(part(4 * group + 2), k, part(4 * group + 3));
+                    *of = _mm512_mask_blend_epi8(upper, near, far);
+                }
+                let (mut count, mut bit) = (N / 4, 1);
+                while count > 1 {
+                    count /= 2;
+                    let upper = _mm512_test_epi8_mask(load_bytes(&high.as_chunks().0[block]), _mm512_set1_epi8(bit));
+                    for i in 0..count {
+                        level[i] = _mm512_mask_blend_epi8(upper, level[2 * i], level[2 * i + 1]);
+                    }
+                    bit *= 2;
+                }
+                level[0]
+            }
+        };
+        // SAFETY: stores the 64 bytes.
+        unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), leaves) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn load_bytes(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: loads the 64 bytes.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// Adds 16 doubles, whose bits are given as halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add_vector(sums: &mut [f64; 8], values: __m512i) {
+    // SAFETY: loads and stores the 8 sums.
+    unsafe {
+        let sum = _mm512_add_pd(_mm512_loadu_pd(sums.as_ptr()), _mm512_castsi512_pd(values));
+        _mm512_storeu_pd(sums.as_mut_ptr(), sum);
+    }
+}
+
+/// Up to 32 leaves: the halves of doubles are looked up by a permutation each, which needs no more than the low bits of a
+/// lane.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add64_by_halves(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     let values = leaves.table.as_chunks::<16>().0;
@@ -353,78 +436,127 @@ fn add64_permuted<const N: usize>(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
         };
         _mm512_permutex2var_epi32(a, which, b)
     };
-    let low: [__m512i; N] = std::array::from_fn(|i| halves(i, even));
-    let high: [__m512i; N] = std::array::from_fn(|i| halves(i, odd));
-    let codes = leaves.low.as_chunks::<16>().0;
-    for (codes, sums) in codes.iter().zip(sums.as_chunks_mut::<16>().0) {
-        // SAFETY: loads the 16 codes, and loads and stores the 16 sums.
-        unsafe {
-            let k = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
-            let (l, h) = (look_up(&low, k), look_up(&high, k));
-            let near = _mm512_castsi512_pd(_mm512_unpacklo_epi32(l, h));
-            let far = _mm512_castsi512_pd(_mm512_unpackhi_epi32(l, h));
-            let at = sums.as_mut_ptr();
-            _mm512_storeu_pd(at, _mm512_add_pd(_mm512_loadu_pd(at), near));
-            _mm512_storeu_pd(at.add(8), _mm512_add_pd(_mm512_loadu_pd(at.add(8)), far));
+    let (low, high) = ([halves(0, even), halves(1, even)], [halves(0, odd), halves(1, odd)]);
+    for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
+        let mut k = load_bytes(leaves);
+        for sums in sums.as_chunks_mut::<16>().0 {
+            let l = _mm512_permutex2var_epi32(low[0], k, low[1]);
+            let h = _mm512_permutex2var_epi32(high[0], k, high[1]);
+            let [near, far] = sums.as_chunks_mut::<8>().0 else { unreachable!("16 are two times 8") };
+            add_vector(near, _mm512_unpacklo_epi32(l, h));
+            add_vector(far, _mm512_unpackhi_epi32(l, h));
+            k = _mm512_srli_epi32::<8>(k);
         }
     }
 }
 
-/// The codes of 16 rows.
+/// The bytes of 64 × `N` values of 8 / `S` bytes: the first of each, the second of each, and so on.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn codes16<T>(leaves: &Leaves<'_, T>, row: usize) -> __m512i {
-    let load = |bytes: &[u8]| {
-        let bytes: &[u8] = &bytes[row..row + 16];
-        // SAFETY: loads the 16 bytes.
-        _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
-    };
-    match leaves.high {
-        Some(high) => _mm512_or_si512(load(leaves.low), _mm512_slli_epi32::<8>(load(high))),
-        None => load(leaves.low),
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn bytes_apart<const N: usize, const S: usize, T>(values: &[T]) -> [[__m512i; N]; 8] {
+    assert!(size_of::<T>() * S == 8 && values.len() >= 64 * N, "values of a whole table");
+    let width = 8 / S;
+    // Byte i of value v goes to place v of part i.
+    let order: [u8; 64] = std::array::from_fn(|to| (to % (64 / width) * width + to / (64 / width)) as u8);
+    let order = load_bytes(&order);
+    let mut planes = [[Lane::default(); N]; 8];
+    for n in 0..N {
+        for j in 0..width {
+            // SAFETY: these 64 bytes are within the values.
+            let some = unsafe { _mm512_loadu_si512(values.as_ptr().cast::<u8>().add(64 * (width * n + j)).cast()) };
+            // SAFETY: 64 bytes are a lane.
+            let apart = unsafe { std::mem::transmute::<__m512i, Lane>(_mm512_permutexvar_epi8(order, some)) };
+            for (i, of) in apart.0.chunks(S).enumerate() {
+                planes[i][n].0[j * S..][..S].copy_from_slice(of);
+            }
+        }
     }
+    planes.map(|of| of.map(|lane| load(&lane)))
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add64_gathered(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
-    // SAFETY: 16 integers are a vector.
-    let unpacked = unsafe { std::mem::transmute::<[i32; 16], __m512i>(UNPACKED) };
-    for (block, sums) in sums.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let codes = _mm512_permutexvar_epi32(unpacked, codes16(leaves, 16 * block));
-        // SAFETY: every code is below the number of leaves, which the table has; 16 sums are loaded and stored.
-        unsafe {
-            let near = _mm512_i32gather_pd::<8>(_mm512_castsi512_si256(codes), leaves.table.as_ptr());
-            let far = _mm512_i32gather_pd::<8>(_mm512_extracti64x4_epi64::<1>(codes), leaves.table.as_ptr());
-            let at = sums.as_mut_ptr();
-            _mm512_storeu_pd(at, _mm512_add_pd(_mm512_loadu_pd(at), near));
-            _mm512_storeu_pd(at.add(8), _mm512_add_pd(_mm512_loadu_pd(at.add(8)), far));
+/// Entry `k` of a table of `N` times 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn look_up8<const N: usize>(table: &[__m512i; N], k: __m512i, upper: __mmask64) -> __m512i {
+    match N {
+        1 => _mm512_permutexvar_epi8(k, table[0]),
+        2 => _mm512_permutex2var_epi8(table[0], k, table[1]),
+        _ => {
+            let (near, far) =
+                (_mm512_permutex2var_epi8(table[0], k, table[1]), _mm512_permutex2var_epi8(table[2], k, table[3]));
+            _mm512_mask_blend_epi8(upper, near, far)
         }
     }
 }
 
-/// Up to 16 × `N` leaves.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add32_permuted<const N: usize>(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
-    let values = leaves.table.as_chunks::<16>().0;
-    // SAFETY: loads 16 floats, whatever they are.
-    let table: [__m512i; N] = std::array::from_fn(|i| unsafe { _mm512_loadu_si512(values[i].as_ptr().cast()) });
-    for (block, sums) in sums.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let values = _mm512_castsi512_ps(look_up(&table, codes16(leaves, 16 * block)));
-        let at = sums.as_mut_ptr();
-        // SAFETY: loads and stores the 16 sums.
-        unsafe { _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), values)) };
+/// Up to 64 × `N` leaves: the bytes of doubles are looked up by a permutation each.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add64_by_bytes<const N: usize>(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
+    let table = bytes_apart::<N, 1, f64>(leaves.table);
+    // Squares of 4 by 4 rows, mirrored: then they come out as those of `add64_by_halves` do.
+    let order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
+        let k = _mm512_shuffle_epi8(load_bytes(leaves), order);
+        let upper = _mm512_movepi8_mask(k);
+        let mut twos = [k; 8];
+        for i in 0..4 {
+            let (a, b) = (look_up8(&table[2 * i], k, upper), look_up8(&table[2 * i + 1], k, upper));
+            (twos[2 * i], twos[2 * i + 1]) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+        }
+        let fours = |a: usize, b: usize| {
+            let low = (_mm512_unpacklo_epi16(twos[a], twos[b]), _mm512_unpackhi_epi16(twos[a], twos[b]));
+            let high =
+                (_mm512_unpacklo_epi16(twos[a + 4], twos[b + 4]), _mm512_unpackhi_epi16(twos[a + 4], twos[b + 4]));
+            [
+                _mm512_unpacklo_epi32(low.0, high.0),
+                _mm512_unpackhi_epi32(low.0, high.0),
+                _mm512_unpacklo_epi32(low.1, high.1),
+                _mm512_unpackhi_epi32(low.1, high.1),
+            ]
+        };
+        let values = [fours(0, 2), fours(1, 3)];
+        let sums = sums.as_chunks_mut::<8>().0.iter_mut();
+        sums.zip(values.as_flattened()).for_each(|(sums, values)| add_vector(sums, *values));
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add32_gathered(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
-    for (block, sums) in sums.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let codes = codes16(leaves, 16 * block);
-        let at = sums.as_mut_ptr();
-        // SAFETY: every code is below the number of leaves, which the table has; 16 sums are loaded and stored.
-        unsafe {
-            let values = _mm512_i32gather_ps::<4>(codes, leaves.table.as_ptr());
-            _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), values));
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add64_one_by_one(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
+    for row in 0..sums.len() {
+        sums[place(&PLACES64, row)] += leaves.table[leaves.leaf(row)];
+    }
+}
+
+/// Like [`add64_by_bytes`], of floats.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add32_by_bytes<const N: usize>(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
+    let table = bytes_apart::<N, 2, f32>(leaves.table);
+    for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
+        let k = load_bytes(leaves);
+        let upper = _mm512_movepi8_mask(k);
+        let byte = |i: usize| look_up8(&table[i], k, upper);
+        let (a, b, c, d) = (byte(0), byte(1), byte(2), byte(3));
+        let low = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+        let high = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+        let values = [
+            _mm512_unpacklo_epi16(low.0, low.1),
+            _mm512_unpackhi_epi16(low.0, low.1),
+            _mm512_unpacklo_epi16(high.0, high.1),
+            _mm512_unpackhi_epi16(high.0, high.1),
+        ];
+        for (sums, values) in sums.as_chunks_mut::<16>().0.iter_mut().zip(values) {
+            // SAFETY: loads and stores the 16 sums.
+            unsafe {
+                let sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), _mm512_castsi512_ps(values));
+                _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+            }
         }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add32_one_by_one(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
+    for row in 0..sums.len() {
+        sums[place(&PLACES32, row)] += leaves.table[leaves.leaf(row)];
     }
 }

@@ -1,8 +1,8 @@
 //! Runs plans over blocks of rows, by whichever instructions the processor has.
 //!
 //! ```text
-//!  columns ──▶ ranks ──▶ codes (planes) ──▶ conditions (bits) ──▶ for each tree: muxes ──▶ leaf numbers ──▶ sums
-//!  f32/f64     u16       u8, 1 byte a row   1 bit a row                          bits      u8               f64/f32
+//!  columns ──▶ ranks ──▶ codes (planes) ──▶ conditions (bits) ──▶ for each tree: muxes ──▶ codes, leaves ──▶ sums
+//!  f32/f64     u16       u8, 1 byte a row   1 bit a row                          bits      u8 or u16         f64/f32
 //! ```
 //! A kernel is a set of small loops over one block. The portable one is what the others are held to, bit by bit; all of
 //! them are held to [`Forest::margins`].
@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::forest::{Forest, Precision, Tree, ZERO};
 use super::plan::{
-    CONDITIONS, Condition, Cutoffs, PAGE, Parity, Plan, Plane, Steps, TreePlan, Variant, padded as padded_table,
+    CONDITIONS, Condition, Cutoffs, LeafOf, PAGE, Parity, Plan, Plane, Steps, TreePlan, Variant, padded as padded_table,
 };
 
 /// 512 bits: what the widest instructions work on. Everything is padded to it.
@@ -42,31 +42,49 @@ trait Kernel: Copy {
     fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize);
     /// Bytes of which each bit is one of `operands`.
     fn bytes(self, bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]);
-    /// Adds the leaf of each row to `sums`, which are in the order of [`place`](Self::place).
+    /// Puts the leaf of each code in its place; codes have two bytes if `high` is not empty, leaves if there are more
+    /// than 256. May say that it leaves this to what adds them, where leaves have one byte.
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) -> bool;
+    /// Adds the leaf of each row to `sums`, which are in the order of [`PLACES64`](Self::PLACES64).
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]);
-    /// Like [`add64`](Self::add64).
+    /// Like [`add64`](Self::add64), in the order of [`PLACES32`](Self::PLACES32).
     fn add32(self, leaves: &Leaves<'_, f32>, sums: &mut [f32]);
-    /// Where the sum of a row is.
-    fn place(row: usize) -> usize {
-        row
-    }
+    /// Where the sum of each of 64 rows is.
+    const PLACES64: [u8; 64] = IN_ORDER;
+    /// Where the sum of each of 64 rows is, if it has 32 bits.
+    const PLACES32: [u8; 64] = IN_ORDER;
 }
+
+/// Each row at its own place.
+const IN_ORDER: [u8; 64] = {
+    let mut places = [0; 64];
+    let mut row = 0;
+    while row < 64 {
+        places[row] = row as u8;
+        row += 1;
+    }
+    places
+};
 
 /// The leaves of a tree, and which of them each row is in.
 struct Leaves<'a, T> {
-    /// Values by code, at least 64 of them and a multiple of 64.
+    /// Values, at least 64 of them and a multiple of 64.
     table: &'a [T],
-    /// Codes are below this.
+    /// There are no more leaves than this.
     count: usize,
     low: &'a [u8],
-    /// The upper byte of codes of 256 and more.
+    /// The upper byte of the number of a leaf, if there are more than 256, or of a code.
     high: Option<&'a [u8]>,
+    /// Where the two bytes are a code: the leaf of each.
+    leaf_of: Option<&'a [u8]>,
 }
 
 impl<T> Leaves<'_, T> {
+    /// The leaf of a row.
     #[inline(always)]
-    fn code(&self, row: usize) -> usize {
-        usize::from(self.low[row]) | self.high.map_or(0, |h| usize::from(h[row]) << 8)
+    fn leaf(&self, row: usize) -> usize {
+        let number = usize::from(self.low[row]) | self.high.map_or(0, |h| usize::from(h[row]) << 8);
+        self.leaf_of.map_or(number, |leaf_of| usize::from(leaf_of[number]))
     }
 }
 
@@ -256,10 +274,12 @@ impl<K: Kernel> Run<'_, K> {
         for tree in &plan.trees {
             self.kernel.muxes(plan.muxes.steps(tree.muxes.clone()), &mut arena.operands, lanes);
             self.kernel.bytes(&tree.low, &arena.operands, lanes, bytes_of_mut(&mut arena.low));
+            let high = if tree.high.is_empty() { &mut [] } else { &mut arena.high[..] };
             if !tree.high.is_empty() {
-                self.kernel.bytes(&tree.high, &arena.operands, lanes, bytes_of_mut(&mut arena.high));
+                self.kernel.bytes(&tree.high, &arena.operands, lanes, bytes_of_mut(high));
             }
-            self.add(plan, tree, start, count, rows, arena);
+            let left = self.kernel.leaves(&tree.leaf_of, bytes_of_mut(&mut arena.low), bytes_of_mut(high));
+            self.add(plan, tree, left, start, count, rows, arena);
         }
     }
 
@@ -306,14 +326,27 @@ impl<K: Kernel> Run<'_, K> {
     }
 
     /// Adds the leaves that the rows are in.
-    fn add(&self, plan: &Plan, tree: &TreePlan, start: usize, count: usize, rows: usize, arena: &mut Arena) {
+    #[allow(clippy::too_many_arguments, reason = "a block has three numbers")]
+    fn add(
+        &self,
+        plan: &Plan,
+        tree: &TreePlan,
+        codes_left: bool,
+        start: usize,
+        count: usize,
+        rows: usize,
+        arena: &mut Arena,
+    ) {
         let Arena { low, high, sums, .. } = arena;
-        let high = (!tree.high.is_empty()).then(|| bytes_of(high));
+        let leaf_of = match &tree.leaf_of {
+            LeafOf::Bytes(leaf_of) if codes_left => Some(leaf_of.as_slice()),
+            _ => None,
+        };
+        let high = (tree.leaves > 256 || leaf_of.is_some()).then(|| bytes_of(high));
         let original = &self.forest.trees()[tree.tree];
         if !original.linear.is_empty() {
-            let codes = Leaves::<f64> { table: &[], count: tree.leaves, low: bytes_of(low), high };
-            let leaf = |row: usize| tree.leaf_of[codes.code(row)] as usize;
-            return self.add_each(original, start, count, rows, sums, leaf);
+            let leaves = Leaves::<f64> { table: &[], count: tree.leaves, low: bytes_of(low), high, leaf_of };
+            return self.add_each(original, start, count, rows, sums, |row| leaves.leaf(row));
         }
         for (output, table) in &tree.targets {
             let sums_of = *output as usize * rows..(*output as usize + 1) * rows;
@@ -321,11 +354,11 @@ impl<K: Kernel> Run<'_, K> {
             let (count, low) = (tree.leaves, bytes_of(low));
             match self.forest.sum {
                 Precision::F32 => {
-                    let leaves = Leaves { table: &plan.values32[values], count, low, high };
+                    let leaves = Leaves { table: &plan.values32[values], count, low, high, leaf_of };
                     self.kernel.add32(&leaves, &mut f32_of_mut(sums)[sums_of]);
                 }
                 Precision::F64 => {
-                    let leaves = Leaves { table: &plan.values[values], count, low, high };
+                    let leaves = Leaves { table: &plan.values[values], count, low, high, leaf_of };
                     self.kernel.add64(&leaves, &mut f64_of_mut(sums)[sums_of]);
                 }
             }
@@ -359,8 +392,8 @@ impl<K: Kernel> Run<'_, K> {
                     false => tree.leaf_value(leaf, |f| self.columns[f as usize].value(start + row)),
                 };
                 match self.forest.sum {
-                    Precision::F32 => f32_of_mut(sums)[output * rows + row] += value as f32,
-                    Precision::F64 => f64_of_mut(sums)[output * rows + K::place(row)] += value,
+                    Precision::F32 => f32_of_mut(sums)[output * rows + place(&K::PLACES32, row)] += value as f32,
+                    Precision::F64 => f64_of_mut(sums)[output * rows + place(&K::PLACES64, row)] += value,
                 }
             }
         }
@@ -373,16 +406,28 @@ impl<K: Kernel> Run<'_, K> {
             let out = &mut margins[output * self.rows + start..][..count];
             match self.forest.sum {
                 Precision::F32 => {
-                    let sums = &f32_of(&arena.sums)[output * rows..][..count];
-                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = f64::from(*sum));
+                    let sums = &f32_of(&arena.sums)[output * rows..][..rows];
+                    in_order(&K::PLACES32, sums, out, f64::from);
                 }
                 Precision::F64 => {
                     let sums = &f64_of(&arena.sums)[output * rows..][..rows];
-                    out.iter_mut().enumerate().for_each(|(row, out)| *out = sums[K::place(row)]);
+                    in_order(&K::PLACES64, sums, out, |sum| sum);
                 }
             }
             self.forest.finish(output, out);
         }
+    }
+}
+
+/// Where the sum of a row is.
+fn place(places: &[u8; 64], row: usize) -> usize {
+    row / 64 * 64 + usize::from(places[row % 64])
+}
+
+/// Puts sums in the order of the rows.
+fn in_order<T: Copy>(places: &[u8; 64], sums: &[T], out: &mut [f64], convert: impl Fn(T) -> f64) {
+    for (sums, out) in sums.as_chunks::<64>().0.iter().zip(out.chunks_mut(64)) {
+        out.iter_mut().zip(places).for_each(|(out, place)| *out = convert(sums[usize::from(*place)]));
     }
 }
 

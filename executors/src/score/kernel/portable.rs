@@ -2,7 +2,7 @@
 //! over bits are such that compilers turn them into whatever vectors there are.
 
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, Steps};
+use crate::score::plan::{Condition, Cutoffs, LeafOf, Steps};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Portable;
@@ -29,7 +29,7 @@ impl Kernel for Portable {
                 for (row, code) in codes.iter().enumerate() {
                     bits |= u64::from(*code > condition.threshold) << row;
                 }
-                out[word / 8].0[word % 8] = if condition.negated { !bits } else { bits };
+                out[word / 8].0[word % 8] = bits;
             }
         }
     }
@@ -48,12 +48,17 @@ impl Kernel for Portable {
         }
     }
 
+    fn leaves(self, leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) -> bool {
+        leaves_of(leaf_of, low, high);
+        false
+    }
+
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
-        sums.iter_mut().enumerate().for_each(|(row, sum)| *sum += leaves.table[leaves.code(row)]);
+        sums.iter_mut().enumerate().for_each(|(row, sum)| *sum += leaves.table[leaves.leaf(row)]);
     }
 
     fn add32(self, leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
-        sums.iter_mut().enumerate().for_each(|(row, sum)| *sum += leaves.table[leaves.code(row)]);
+        sums.iter_mut().enumerate().for_each(|(row, sum)| *sum += leaves.table[leaves.leaf(row)]);
     }
 }
 
@@ -100,4 +105,25 @@ pub(super) fn muxes_of(steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
             }
         }
     }
+}
+
+#[inline(always)]
+pub(super) fn leaves_of(leaf_of: &LeafOf, low: &mut [u8], high: &mut [u8]) {
+    match leaf_of {
+        LeafOf::Code => {}
+        LeafOf::Bytes(leaf_of) => leaf_bytes_of(leaf_of, low, high),
+        LeafOf::Words(leaf_of) => {
+            for (low, high) in low.iter_mut().zip(high) {
+                [*low, *high] = leaf_of[usize::from(*low) | usize::from(*high) << 8].to_le_bytes();
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn leaf_bytes_of(leaf_of: &[u8], low: &mut [u8], high: &[u8]) {
+    if high.is_empty() {
+        return low.iter_mut().for_each(|code| *code = leaf_of[usize::from(*code)]);
+    }
+    low.iter_mut().zip(high).for_each(|(low, high)| *low = leaf_of[usize::from(*low) | usize::from(*high) << 8]);
 }

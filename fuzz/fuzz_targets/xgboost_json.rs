@@ -1,0 +1,7 @@
+//! XGBoost's JSON: files as they are, and bytes behind what such a file starts with.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    featurectl_fuzz::check(bytes);
+    featurectl_fuzz::check(&[&br#"{"learner":"#[..], bytes].concat());
+});
