@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
 
 use super::Events;
 use super::blocks::Blocks;
@@ -120,12 +122,31 @@ impl Seen {
     }
 }
 
+/// Sums of the first rows of an integer column, as far as they count: if 64 bits hold all of them, and doubles each value.
+pub(super) fn integer_sums(events: &Events<'_>, arg: &ArrayRef) -> Result<Arc<Option<Vec<i64>>>> {
+    shared(events, "integer sums", Some(arg), &[], || {
+        if !arg.data_type().is_integer() || arg.data_type() == &DataType::UInt64 {
+            return Ok(None);
+        }
+        let mut values = cast(arg, &DataType::Int64)?.as_primitive::<Int64Type>().values().to_vec();
+        if let Some(counted) = counted(events, Some(arg)) {
+            put_where_not(&counted, 0, &mut values);
+        }
+        let most = values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
+        let fits = most <= 1 << f64::MANTISSA_DIGITS && most.saturating_mul(values.len() as u64) <= i64::MAX as u64;
+        Ok(fits.then(|| prefix(values.into_iter(), |a, b| a + b)))
+    })
+}
+
 /// The exact sum of the counted floats of each range, 0 for none; `None` if these floats have no exact sums.
 pub(super) fn float_sums(
     events: &Events<'_>,
     arg: &ArrayRef,
     ranges: &[Range<usize>],
 ) -> Result<Option<ScalarBuffer<f64>>> {
+    if let Some(prefix) = integer_sums(events, arg)?.as_ref() {
+        return Ok(Some(ranges.iter().map(|r| (prefix[r.end] - prefix[r.start]) as f64).collect::<Vec<_>>().into()));
+    }
     let sums = shared(events, "float sums", Some(arg), &[], || {
         Ok(Sums::of_floats(&floats(arg)?, counted(events, Some(arg)).as_ref()))
     })?;

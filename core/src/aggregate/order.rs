@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, DynComparator, Float64Array, Int64Array, UInt64Array, make_comparator};
+use arrow::array::{ArrayRef, AsArray, DynComparator, Float64Array, Int64Array, UInt32Array, make_comparator};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
@@ -163,16 +163,18 @@ impl Aggregation for Edge {
         let edges = edges(events.time.len(), counted.as_ref(), self.last);
         let order = TieOrder::new(events)?;
         let one = |r: &Range<usize>| {
-            let row = if self.last {
-                r.end.checked_sub(1).and_then(|row| edges[row])
-            } else {
-                edges.get(r.start).copied()?
-            };
-            let row = row.map(|row| row as usize).filter(|row| r.contains(row))?;
-            Some(order.winner(row, r, &counted, self.last) as u64)
+            let row = if self.last { r.end.wrapping_sub(1) } else { r.start };
+            match edges.get(row) {
+                Some(row) if r.contains(&(*row as usize)) => order.winner(*row as usize, r, &counted, self.last) as u32,
+                _ => NO_ROW,
+            }
         };
-        let values =
-            |r: &&[Range<usize>]| Ok(take(&events.args[0], &r.iter().map(one).collect::<UInt64Array>(), None)?);
+        let values = |r: &&[Range<usize>]| {
+            let rows: Vec<u32> = r.iter().map(one).collect();
+            let nulls = NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), |i| rows[i] != NO_ROW));
+            let nulls = Some(nulls).filter(|n| n.null_count() > 0);
+            Ok(take(&events.args[0], &UInt32Array::new(rows.into(), nulls), None)?)
+        };
         ranges.iter().map(values).collect::<Result<_>>().map(Some)
     }
 
@@ -202,20 +204,20 @@ impl Aggregation for Edge {
     }
 }
 
+/// Stands for no row; a chunk of events is shorter.
+const NO_ROW: u32 = u32::MAX;
+
 /// For each row the last row that counts at or before it, or with `!last` the first one at or after it.
-fn edges(rows: usize, counted: Option<&BooleanBuffer>, last: bool) -> Vec<Option<u32>> {
-    let counts = |row: usize| counted.is_none_or(|c| c.value(row));
-    let mut out = vec![None; rows];
-    let mut known = None;
-    let mut see = |row: usize| {
-        known = if counts(row) { Some(row as u32) } else { known };
-        out[row] = known;
+fn edges(rows: usize, counted: Option<&BooleanBuffer>, last: bool) -> Vec<u32> {
+    let mut out: Vec<u32> = (0..rows as u32).collect();
+    let Some(counted) = counted else { return out };
+    put_where_not(counted, NO_ROW, &mut out);
+    let mut known = NO_ROW;
+    let mut see = |row: &mut u32| {
+        known = if *row == NO_ROW { known } else { *row };
+        *row = known;
     };
-    if last {
-        (0..rows).for_each(&mut see)
-    } else {
-        (0..rows).rev().for_each(&mut see)
-    }
+    if last { out.iter_mut().for_each(&mut see) } else { out.iter_mut().rev().for_each(&mut see) }
     out
 }
 

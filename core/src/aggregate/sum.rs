@@ -9,7 +9,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 
 use super::double_double::{DoubleDouble, Reader};
-use super::kernels::{Counts, Seen, Sums, both, counted, float_sums, truth};
+use super::kernels::{Counts, Seen, Sums, both, counted, float_sums, integer_sums, truth};
 use super::{Aggregation, Events, Inverse};
 use crate::{Error, Result};
 
@@ -125,6 +125,14 @@ impl Aggregation for SumInt {
     }
 
     fn windows(&self, events: &Events<'_>, ranges: &[&[Range<usize>]]) -> Result<Option<Vec<ArrayRef>>> {
+        let nulls = |r: &[Range<usize>]| Ok::<_, Error>(Seen::new(events, Some(&events.args[0]), r)?.nulls.clone());
+        if let Some(prefix) = integer_sums(events, &events.args[0])?.as_ref() {
+            let one = |r: &&[Range<usize>]| {
+                let sums = Int64Array::new(r.iter().map(|r| prefix[r.end] - prefix[r.start]).collect(), nulls(r)?);
+                Ok(cast(&sums, &self.return_type())?)
+            };
+            return ranges.iter().map(one).collect::<Result<_>>().map(Some);
+        }
         let counted = counted(events, Some(&events.args[0]));
         let values = cast(&events.args[0], &self.return_type())?;
         let counts = |row: usize| counted.as_ref().is_none_or(|c| c.value(row));
@@ -137,7 +145,7 @@ impl Aggregation for SumInt {
             Sums::of_integers(rows.map(|row| if counts(row) { values[row].into() } else { 0 }))
         };
         let one = |r: &&[Range<usize>]| {
-            let nulls = Seen::new(events, Some(&events.args[0]), r)?.nulls.clone();
+            let nulls = nulls(r)?;
             let units = r.iter().map(|r| sums.units(r));
             Ok::<ArrayRef, Error>(if self.unsigned {
                 let values = units.map(u64::try_from).collect::<Result<Vec<_>, _>>().map_err(overflow)?;
