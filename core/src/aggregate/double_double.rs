@@ -27,6 +27,19 @@ impl DoubleDouble {
         Self { hi, lo }
     }
 
+    /// The sum of three numbers, each of which is zero or greater than those after it together.
+    pub(super) fn descending([high, middle, low]: [f64; 3]) -> Self {
+        let (s, e) = quick_two_sum(high, middle);
+        let (s, f) = two_sum(s, low);
+        let (hi, lo) = quick_two_sum(s, e + f);
+        Self { hi, lo }
+    }
+
+    /// This times a power of two.
+    pub(super) fn scaled(self, by: f64) -> Self {
+        Self { hi: self.hi * by, lo: self.lo * by }
+    }
+
     pub(super) fn add(self, other: Self) -> Self {
         let (s, e) = two_sum(self.hi, other.hi);
         if !s.is_finite() {

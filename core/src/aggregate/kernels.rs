@@ -233,16 +233,13 @@ impl Sums {
 
     /// The sum to the 106 bits of two doubles.
     pub(super) fn double_double(&self, range: &Range<usize>) -> DoubleDouble {
-        /// Two integers of this many bits hold a sum of [`SUM_BITS`].
-        const HALF: u32 = SUM_BITS / 2;
+        /// A double holds each of three pieces of this many bits, and what [`SUM_BITS`] have above two of them.
+        const PIECE: u32 = 42;
         let units = self.units(range);
-        let halves = [(units >> HALF) as i64, (units & ((1 << HALF) - 1)) as i64];
-        // What a double leaves of 62 bits is a double.
-        let [high, low] = halves.map(|half| (half as f64, (half - half as f64 as i64) as f64));
-        let scaled = |v: f64| v * self.unit[0] * self.unit[1];
-        let up = 2f64.powi(HALF as i32);
-        let two = |(v, rest): (f64, f64), by: f64| DoubleDouble::from(scaled(v * by)).add(scaled(rest * by).into());
-        two(high, up).add(two(low, 1.0))
+        let piece = |at: u32| ((units >> at) as i64 & ((1 << PIECE) - 1)) as f64;
+        let up = (1u64 << PIECE) as f64;
+        let pieces = [(units >> (2 * PIECE)) as i64 as f64 * up * up, piece(PIECE) * up, piece(0)];
+        DoubleDouble::descending(pieces).scaled(self.unit[0]).scaled(self.unit[1])
     }
 
     pub(super) fn units(&self, range: &Range<usize>) -> i128 {

@@ -13,7 +13,7 @@ use super::{Aggregation, Events, Inverse};
 use crate::Result;
 
 /// Variance from count, sum and sum of squares. The two sums have about 106 bits, so the textbook formula
-/// `(Σx² − (Σx)²/n) / (n − ddof)` loses nothing that a double could show, and the partials add up in any order.
+/// `(nΣx² − (Σx)²) / (n (n − ddof))` loses nothing that a double could show, and the partials add up in any order.
 #[derive(Debug)]
 pub(super) struct Variance {
     /// 0 for the population, 1 for a sample.
@@ -35,8 +35,9 @@ impl Variance {
         if m.n <= self.ddof {
             return None;
         }
-        let centred = m.squares.add(m.sum.mul(m.sum).div(m.n as f64).neg()).value();
-        let variance = if centred < 0.0 { 0.0 } else { centred } / (m.n - self.ddof) as f64;
+        let n = m.n as f64;
+        let centred = m.squares.mul(n.into()).add(m.sum.mul(m.sum).neg()).value();
+        let variance = if centred < 0.0 { 0.0 } else { centred } / (n * (m.n - self.ddof) as f64);
         Some(if self.root { variance.sqrt() } else { variance })
     }
 }
