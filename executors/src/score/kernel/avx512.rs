@@ -460,10 +460,10 @@ fn bytes_apart<const N: usize, const S: usize, T>(values: &[T]) -> [[__m512i; N]
     let order: [u8; 64] = std::array::from_fn(|to| (to % (64 / width) * width + to / (64 / width)) as u8);
     let order = load_bytes(&order);
     let mut planes = [[Lane::default(); N]; 8];
-    for n in 0..N {
+    for (n, values) in values.chunks(64).take(N).enumerate() {
         for j in 0..width {
             // SAFETY: these 64 bytes are within the values.
-            let some = unsafe { _mm512_loadu_si512(values.as_ptr().cast::<u8>().add(64 * (width * n + j)).cast()) };
+            let some = unsafe { _mm512_loadu_si512(values.as_ptr().cast::<u8>().add(64 * j).cast()) };
             // SAFETY: 64 bytes are a lane.
             let apart = unsafe { std::mem::transmute::<__m512i, Lane>(_mm512_permutexvar_epi8(order, some)) };
             for (i, of) in apart.0.chunks(S).enumerate() {
