@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use dynalite::Server as Dynalite;
 use ministack::Ministack;
-use proxy::{Proxy, Refusal};
+use proxy::{Fault, Proxy, Refusal};
 use tempfile::TempDir;
 
 use crate::cli::{featurectl, project, text};
@@ -127,6 +127,18 @@ const LOOK: &str = "CREATE EXTERNAL TABLE scores STORED AS PARQUET LOCATION '<ou
     SELECT customer, tile_us, tile_start, last_event, events, encode(partial, 'hex') AS p FROM tiles ORDER BY 1, 2, 3;
     SELECT * FROM labels ORDER BY payment_id;";
 
+fn look(out: &str, store: &str) -> String {
+    LOOK.replace("<out>", out).replace("<store>", store)
+}
+
+/// The rows of all results of a run in folders.
+fn rows_here(folder: &Path) -> String {
+    std::fs::write(folder.join("here.sql"), look("out", ".featurectl")).expect("a job");
+    let rows = featurectl(folder, &["run", "here.sql", "-o", "csv"]);
+    assert!(rows.status.success(), "{}", text(&rows.stderr));
+    text(&rows.stdout)
+}
+
 const GET: [&str; 7] = ["get", "fraud_inputs", "customer=c07", "amount=10", "--at", "2024-03-10T00:00:00Z", "-o"];
 
 #[test]
@@ -137,9 +149,7 @@ fn a_job_with_the_aws_profile_gives_what_it_gives_here() {
     assert!(here.status.success(), "{}", text(&here.stderr));
     let there = aws.featurectl(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
     assert!(there.status.success(), "{}", text(&there.stderr));
-    let look = |out: &str, store: &str| LOOK.replace("<out>", out).replace("<store>", store);
-    std::fs::write(folder.path().join("here.sql"), look("out", ".featurectl")).expect("a job");
-    let wanted = text(&featurectl(folder.path(), &["run", "here.sql", "-o", "csv"]).stdout);
+    let wanted = rows_here(folder.path());
     assert!(wanted.lines().count() > 8000, "{}", wanted.lines().count());
     let found = aws.rows(folder.path(), &look("s3://equal/out", "s3://equal/team/features"));
     crate::cluster::same(&found, &wanted, 0);
@@ -256,9 +266,7 @@ fn tables_of_a_bucket_are_read_by_the_executors_of_a_cluster_and_written() {
     assert!(here.status.success(), "{}", text(&here.stderr));
     let cluster = Cluster::with_environment(2, &aws.environment());
     aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql", "--cluster", &cluster.address()]);
-    let look = |out: &str, store: &str| LOOK.replace("<out>", out).replace("<store>", store);
-    std::fs::write(folder.path().join("here.sql"), look("out", ".featurectl")).expect("a job");
-    let wanted = text(&featurectl(folder.path(), &["run", "here.sql", "-o", "csv"]).stdout);
+    let wanted = rows_here(folder.path());
     let found = aws.rows(folder.path(), &look("s3://cluster/out", "s3://cluster/team/features"));
     crate::cluster::same(&found, &wanted, 0);
     assert!(cluster.jobs() >= 3, "tiles, training set and scores ran on the cluster");
@@ -300,6 +308,49 @@ fn two_runs_do_not_write_to_one_store_at_once_and_a_killed_one_is_followed() {
     // Now it is killed, and its object stays as it is.
     aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
     assert!(!aws.keys("twice").iter().any(|k| k.ends_with("registry/lock")), "it was given back");
+}
+
+/// A number for a request that is the same in every run of the test.
+fn random(nth: u64) -> u64 {
+    let mut n = nth.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    n ^= n >> 29;
+    n = n.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    n ^ n >> 32
+}
+
+#[test]
+fn a_disturbed_s3_changes_no_row() {
+    let mut aws = Aws::start("disturbed");
+    let folder = project_on(&aws, "disturbed");
+    let here = featurectl(folder.path(), &["run", "job.sql"]);
+    assert!(here.status.success(), "{}", text(&here.stderr));
+    let proxy = Proxy::start(&aws.s3.endpoint(), |r| match random(r.nth) % 100 {
+        0..3 => Some(Refusal::new(503, "SlowDown", "Please reduce your request rate.").into()),
+        3..5 => Some(Refusal::new(500, "InternalError", "We encountered an internal error. Please try again.").into()),
+        5..7 => Some(Fault::DropBefore),
+        7..9 => Some(Fault::DropAfter),
+        _ => None,
+    });
+    let straight = std::mem::replace(&mut aws.s3_endpoint, proxy.endpoint.clone());
+    let mut runs = 0;
+    // An answer that was lost can end a run, whose work the next one finds done.
+    loop {
+        let done = aws.featurectl(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
+        runs += 1;
+        if done.status.success() {
+            break;
+        }
+        assert!(done.status.code() == Some(2) && runs < 12, "run {runs}: {}", text(&done.stderr));
+    }
+    let seen = proxy.seen().len();
+    assert!(seen > 300, "{seen} requests in {runs} runs");
+    aws.s3_endpoint = straight;
+    let wanted = rows_here(folder.path());
+    let found = aws.rows(folder.path(), &look("s3://disturbed/out", "s3://disturbed/team/features"));
+    crate::cluster::same(&found, &wanted, 0);
+    let again = aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql", "-o", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&again).expect("JSON");
+    assert!(report["steps"].as_array().expect("steps").iter().all(|s| s["unchanged"] == true), "{report}");
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl ProvideCredentials for Rotating {
 
 #[tokio::test]
 async fn credentials_are_held_until_shortly_before_they_expire() {
-    let proxy = Proxy::start(&emulator().endpoint(), |_| None);
+    let proxy = Proxy::start(&emulator().endpoint(), |_| None::<Refusal>);
     let provider = SharedCredentialsProvider::new(Rotating::default());
     let config = config(&proxy.endpoint).into_builder().credentials_provider(provider).build();
     let buckets = Buckets::of(&config, RetryConfig::default());

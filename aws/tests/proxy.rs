@@ -16,6 +16,23 @@ pub struct Request {
     pub nth: u64,
 }
 
+/// What happens to a request, if it is not carried out as it is.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// This is answered, and nothing carried out.
+    Refuse(Refusal),
+    /// The connection ends before it is carried out.
+    DropBefore,
+    /// The connection ends after it was carried out.
+    DropAfter,
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
 /// What is answered instead of the emulator.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -45,7 +62,7 @@ impl Refusal {
     }
 }
 
-type Decide = Arc<dyn Fn(&Request) -> Option<Refusal> + Send + Sync>;
+type Decide = Arc<dyn Fn(&Request) -> Option<Fault> + Send + Sync>;
 
 /// The running proxy, until the process ends.
 pub struct Proxy {
@@ -55,12 +72,16 @@ pub struct Proxy {
 
 impl Proxy {
     /// `backend` may be empty, if everything is refused.
-    pub fn start(backend: &str, decide: impl Fn(&Request) -> Option<Refusal> + Send + Sync + 'static) -> Self {
+    pub fn start<F: Into<Fault>>(
+        backend: &str,
+        decide: impl Fn(&Request) -> Option<F> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let backend = backend.trim_start_matches("http://").to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (kept, decide, count): (_, Decide, _) = (Arc::clone(&seen), Arc::new(decide), Arc::new(AtomicU64::new(0)));
+        let (kept, decide, count): (_, Decide, _) =
+            (Arc::clone(&seen), Arc::new(move |r: &Request| decide(r).map(Into::into)), Arc::new(AtomicU64::new(0)));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (backend, kept, decide, count) = (backend.clone(), kept.clone(), decide.clone(), count.clone());
@@ -88,8 +109,11 @@ fn serve(
     let method = head.split(' ').next().unwrap_or_default().to_string();
     let request = Request { method, head: head.clone(), nth: count.fetch_add(1, Ordering::Relaxed) };
     seen.lock().expect("no panic").push(request.clone());
-    if let Some(refusal) = decide(&request) {
-        return client.write_all(&refusal.bytes(request.method == "HEAD"));
+    let fault = decide(&request);
+    match &fault {
+        Some(Fault::Refuse(refusal)) => return client.write_all(&refusal.bytes(request.method == "HEAD")),
+        Some(Fault::DropBefore) => return Ok(()),
+        Some(Fault::DropAfter) | None => {}
     }
     let mut server = TcpStream::connect(backend)?;
     let kept = head.lines().filter(|l| !l.is_empty() && !l.to_lowercase().starts_with("connection:"));
@@ -97,7 +121,7 @@ fn serve(
     server.write_all(&[format!("{sent}Connection: close\r\n\r\n").into_bytes(), body].concat())?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
-    client.write_all(&answer)
+    if fault.is_some() { Ok(()) } else { client.write_all(&answer) }
 }
 
 fn receive(stream: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {

@@ -34,7 +34,9 @@ use super::scorer::{Scorer, array, check_type};
 
 /// Reads what a URL names, and waits for it.
 #[derive(Clone)]
-pub struct Fetch(Arc<dyn Fn(&str) -> Result<Vec<u8>> + Send + Sync>);
+pub struct Fetch(Arc<Read>);
+
+type Read = dyn Fn(&str) -> Result<Vec<u8>> + Send + Sync;
 
 impl Fetch {
     /// One that reads by `read`.
