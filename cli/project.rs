@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use featurectl_core::{Error, Result, closest};
 use featurectl_executors::LocalOptions;
-use featurectl_executors::cluster::Address;
+use featurectl_executors::cluster::{Address, Tls};
 use serde::Deserialize;
 
 const FILE: &str = "featurectl.toml";
@@ -24,6 +25,8 @@ pub struct Project {
     pub options: LocalOptions,
     /// The cluster that jobs run on; `None`: this machine.
     pub cluster: Option<Address>,
+    /// TLS of clusters; `None`: without.
+    pub tls: Option<Arc<Tls>>,
     /// Whether nothing may be kept.
     pub(crate) ephemeral: bool,
 }
@@ -44,8 +47,18 @@ struct Profile {
     threads: Option<usize>,
     memory_mb: Option<usize>,
     cluster: Option<String>,
+    cluster_tls: Option<TlsFiles>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
+}
+
+/// `cluster_tls` of a profile: PEM files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsFiles {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
 }
 
 impl Project {
@@ -58,7 +71,7 @@ impl Project {
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let (variables, options) = (BTreeMap::new(), LocalOptions::default());
-        Self { store: root.join(".featurectl"), root, variables, options, cluster: None, ephemeral: false }
+        Self { store: root.join(".featurectl"), root, variables, options, cluster: None, tls: None, ephemeral: false }
     }
 
     /// The project of a folder: that of the nearest `featurectl.toml` at or above it, or else the folder itself.
@@ -99,9 +112,17 @@ impl Project {
             }
         };
         let project = Self::at(file.parent().unwrap_or(Path::new(".")));
+        let place = |key: &str| format!("{}: profile `{name}`: {key}", file.display());
         let cluster = chosen.cluster.as_deref().map(Address::parse).transpose();
+        let cluster = cluster.map_err(|e| e.context(place("cluster")))?;
+        let tls = |t: TlsFiles| {
+            let at = |file| project.root.join(file);
+            Tls::read(&at(t.ca), &at(t.cert), &at(t.key)).map(Arc::new)
+        };
+        let tls = chosen.cluster_tls.map(tls).transpose().map_err(|e| e.context(place("cluster_tls")))?;
         Ok(Self {
-            cluster: cluster.map_err(|e| e.context(format!("{}: profile `{name}`: cluster", file.display())))?,
+            cluster: cluster.map(|c| c.with_tls(tls.clone())),
+            tls,
             store: chosen.store.map_or(project.store, |s| project.root.join(s)),
             options: LocalOptions { threads: chosen.threads, memory_bytes: chosen.memory_mb.map(|m| m << 20) },
             variables: chosen.variables,

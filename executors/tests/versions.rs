@@ -21,7 +21,7 @@ fn listening() -> (TcpListener, u16) {
 #[tokio::test]
 async fn an_executor_of_another_version_is_refused_by_name() {
     let port = listening().1;
-    let options = SchedulerOptions { bind: "127.0.0.1".into(), port };
+    let options = SchedulerOptions { bind: "127.0.0.1".into(), port, tls: None };
     tokio::spawn(async move { scheduler(options, &Role::default()).await });
     let mut client = loop {
         match SchedulerGrpcClient::connect(format!("http://127.0.0.1:{port}")).await {
