@@ -1,9 +1,10 @@
 //! The command line as typed.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use featurectl_executors::cluster::Address;
+use featurectl_executors::cluster::{Address, Tls};
 
 /// Feature engineering for machine learning: defined once in SQL, computed by one engine everywhere.
 #[derive(Debug, Parser)]
@@ -85,6 +86,9 @@ Example: featurectl run job.sql --cluster df://scheduler:50050")]
         /// The scheduler of a cluster to run it on [default: `cluster` of the profile, else this machine]
         #[arg(long, value_name = "df://HOST:PORT", value_parser = address)]
         cluster: Option<Address>,
+        /// How the cluster is reached [default: `cluster_tls` of the profile]
+        #[command(flatten)]
+        tls: TlsFiles,
     },
     /// Start the roles of a cluster, or look at one
     #[command(subcommand)]
@@ -193,6 +197,9 @@ Example: featurectl cluster scheduler --bind 10.0.0.5")]
         /// The port to listen on
         #[arg(long, default_value_t = 50050)]
         port: u16,
+        /// TLS
+        #[command(flatten)]
+        tls: TlsFiles,
     },
     /// Run an executor: it takes tasks until it is told to end (SIGTERM), then finishes those under way
     #[command(after_help = "Example: featurectl cluster executor --scheduler 10.0.0.5:50050 --bind 10.0.0.6")]
@@ -224,6 +231,9 @@ Example: featurectl cluster scheduler --bind 10.0.0.5")]
         /// How long tasks may go on after SIGTERM, seconds
         #[arg(long, value_name = "N", default_value_t = 90)]
         drain_seconds: u64,
+        /// TLS
+        #[command(flatten)]
+        tls: TlsFiles,
     },
     /// Run a whole cluster on this machine, to try it: a scheduler and executors as processes of their own
     #[command(after_help = "Example: featurectl cluster up --executors 2 --threads 1")]
@@ -246,7 +256,34 @@ Example: featurectl cluster scheduler --bind 10.0.0.5")]
         /// The scheduler
         #[arg(value_name = "df://HOST:PORT", value_parser = address)]
         cluster: Address,
+        /// TLS
+        #[command(flatten)]
+        tls: TlsFiles,
     },
+}
+
+/// TLS between the roles of a cluster: all three files, or none.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TlsFiles {
+    /// Certificates of the authority that signs for the cluster, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    tls_ca: Option<PathBuf>,
+    /// This role's own certificate, for the name `featurectl`, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_cert"])]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// What is in the files; `None` without them.
+    pub(crate) fn read(&self) -> featurectl_core::Result<Option<Arc<Tls>>> {
+        match (&self.tls_ca, &self.tls_cert, &self.tls_key) {
+            (Some(ca), Some(cert), Some(key)) => Tls::read(ca, cert, key).map(|tls| Some(Arc::new(tls))),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// What `score` asks of a model.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use featurectl_aws::{Access, Buckets};
 use featurectl_core::{Error, OnlineStore, Result, closest};
 use featurectl_executors::LocalOptions;
-use featurectl_executors::cluster::Address;
+use featurectl_executors::cluster::{Address, Tls};
 use featurectl_feature_store::dynamodb::{Limits, Table, TableOptions};
 use featurectl_feature_store::{DynamoStore, EmbeddedStore, Folder};
 use serde::Deserialize;
@@ -38,6 +38,8 @@ pub struct Project {
     pub options: LocalOptions,
     /// The cluster that jobs run on; `None`: this machine.
     pub cluster: Option<Address>,
+    /// TLS of clusters; `None`: without.
+    pub tls: Option<Arc<Tls>>,
     /// Whether nothing may be kept.
     pub(crate) ephemeral: bool,
 }
@@ -72,6 +74,7 @@ struct Profile {
     threads: Option<usize>,
     memory_mb: Option<usize>,
     cluster: Option<String>,
+    cluster_tls: Option<TlsFiles>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -84,6 +87,15 @@ struct OnlineTable {
     ttl: bool,
     point_in_time_recovery: bool,
     deletion_protection: bool,
+}
+
+/// `cluster_tls` of a profile: PEM files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsFiles {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
 }
 
 impl Project {
@@ -105,6 +117,7 @@ impl Project {
             variables: BTreeMap::new(),
             options: LocalOptions::default(),
             cluster: None,
+            tls: None,
             ephemeral: false,
         }
     }
@@ -181,8 +194,15 @@ impl Project {
             return Err(of("table")(Error::invalid("it is for `online = \"dynamodb://TABLE\"`")));
         }
         let cluster = chosen.cluster.as_deref().map(Address::parse).transpose();
+        let cluster = cluster.map_err(of("cluster"))?;
+        let tls = |t: TlsFiles| {
+            let at = |file| project.root.join(file);
+            Tls::read(&at(t.ca), &at(t.cert), &at(t.key)).map(Arc::new)
+        };
+        let tls = chosen.cluster_tls.map(tls).transpose().map_err(of("cluster_tls"))?;
         Ok(Self {
-            cluster: cluster.map_err(of("cluster"))?,
+            cluster: cluster.map(|c| c.with_tls(tls.clone())),
+            tls,
             store: store.map_err(of("store"))?.unwrap_or(project.store),
             online,
             access,

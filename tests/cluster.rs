@@ -19,34 +19,52 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A scheduler and executors, which end with this.
 pub(crate) struct Cluster {
-    program: PathBuf,
+    how: How,
     port: u16,
     scheduler: Child,
     executors: Vec<(Child, u16)>,
     folder: TempDir,
-    environment: Vec<(String, String)>,
+}
+
+/// How its roles are started.
+pub(crate) struct How {
+    program: PathBuf,
+    /// The files of TLS as options.
+    pub(crate) tls: Vec<String>,
+    /// What goes over connections is kept there: the roles then reach each other at [`TAPS`].
+    pub(crate) wire: Option<Wire>,
+    /// Variables in the environment of executors.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+/// Bytes of both directions, by port.
+pub(crate) type Wire = Arc<Mutex<BTreeMap<u16, Vec<u8>>>>;
+/// The address where connections are tapped; the roles themselves listen on 127.0.0.1.
+const TAPS: &str = "127.0.0.9";
+
+impl Default for How {
+    fn default() -> Self {
+        Self { program: env!("CARGO_BIN_EXE_featurectl").into(), tls: vec![], wire: None, environment: vec![] }
+    }
 }
 
 impl Cluster {
     pub(crate) fn start(executors: usize) -> Self {
-        Self::of(env!("CARGO_BIN_EXE_featurectl").into(), executors)
+        Self::of(How::default(), executors)
     }
 
     /// Its executors have these variables in their environment.
     pub(crate) fn with_environment(executors: usize, environment: &BTreeMap<&str, String>) -> Self {
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-        Self::made(env!("CARGO_BIN_EXE_featurectl").into(), executors, environment)
+        Self::of(How { environment, ..How::default() }, executors)
     }
 
-    fn of(program: PathBuf, executors: usize) -> Self {
-        Self::made(program, executors, vec![])
-    }
-
-    fn made(program: PathBuf, executors: usize, environment: Vec<(String, String)>) -> Self {
+    pub(crate) fn of(how: How, executors: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
-        let scheduler = spawn(&program, &["scheduler", "--port", &port.to_string()]);
-        let mut cluster = Self { program, port, scheduler, executors: vec![], folder, environment };
+        how.tap(port);
+        let scheduler = how.scheduler(port);
+        let mut cluster = Self { how, port, scheduler, executors: vec![], folder };
         (0..executors).for_each(|_| cluster.add_executor());
         cluster.wait(executors);
         cluster
@@ -59,21 +77,23 @@ impl Cluster {
     }
 
     fn executor_at(&self, port: u16) -> Child {
-        let scheduler = format!("127.0.0.1:{}", self.port);
+        let scheduler = format!("{}:{}", self.how.host(), self.port);
         let work = self.work_dir(port);
-        let (rows, tasks) = (port.to_string(), free_port().to_string());
+        let tasks = free_port();
+        self.how.tap(port);
+        self.how.tap(tasks);
+        let (rows, tasks) = (port.to_string(), tasks.to_string());
         let args = ["executor", "--scheduler", &scheduler, "--port", &rows, "--grpc-port", &tasks, "--threads", "1"];
-        let more = ["--memory-mb", "512", "--work-dir", work.to_str().expect("UTF-8")];
-        let mut command = Command::new(&self.program);
-        command.envs(self.environment.iter().cloned());
-        let Some(log) = self.log(port) else { return role(command, &[&args[..], &more[..]].concat()) };
-        command.arg("cluster").args(args).args(more).stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(std::fs::File::create(log).expect("a file")).spawn().expect("featurectl runs")
+        let more = ["--memory-mb", "512", "--work-dir", work.to_str().expect("UTF-8"), "--advertise", self.how.host()];
+        let mut command = Command::new(&self.how.program);
+        command.envs(self.how.environment.iter().cloned());
+        let log = self.log(port).map(|log| std::fs::File::create(log).expect("a file"));
+        self.how.spawn(command, &[&args[..], &more[..]].concat(), log)
     }
 
     /// Where an executor's log goes, if its environment asks for one.
     fn log(&self, port: u16) -> Option<PathBuf> {
-        let wanted = self.environment.iter().any(|(name, _)| name == "RUST_LOG");
+        let wanted = self.how.environment.iter().any(|(name, _)| name == "RUST_LOG");
         wanted.then(|| self.folder.path().join(format!("{port}.log")))
     }
 
@@ -99,11 +119,12 @@ impl Cluster {
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("df://127.0.0.1:{}", self.port)
+        format!("df://{}:{}", self.how.host(), self.port)
     }
 
     fn status(&self) -> Option<serde_json::Value> {
-        let status = Command::new(&self.program).args(["cluster", "status", &self.address(), "-o", "json"]).output();
+        let mut status = Command::new(&self.how.program);
+        let status = status.args(["cluster", "status", &self.address(), "-o", "json"]).args(&self.how.tls).output();
         serde_json::from_slice(&status.ok()?.stdout).ok()
     }
 
@@ -124,7 +145,7 @@ impl Cluster {
     fn kill(&mut self, which: usize) {
         if which == 0 {
             end(&mut self.scheduler);
-            self.scheduler = spawn(&self.program, &["scheduler", "--port", &self.port.to_string()]);
+            self.scheduler = self.how.scheduler(self.port);
         } else {
             let (mut child, port) = self.executors.remove(which - 1);
             end(&mut child);
@@ -141,15 +162,68 @@ impl Drop for Cluster {
     }
 }
 
-fn spawn(program: &Path, args: &[&str]) -> Child {
-    role(Command::new(program), args)
+impl How {
+    fn host(&self) -> &'static str {
+        if self.wire.is_some() { TAPS } else { "127.0.0.1" }
+    }
+
+    fn scheduler(&self, port: u16) -> Child {
+        self.spawn(Command::new(&self.program), &["scheduler", "--port", &port.to_string()], None)
+    }
+
+    fn spawn(&self, command: Command, args: &[&str], log: Option<std::fs::File>) -> Child {
+        let tls = self.tls.iter().map(String::as_str);
+        logged(command, &args.iter().copied().chain(tls).collect::<Vec<_>>(), log)
+    }
+
+    /// Forwards what comes to a port at [`TAPS`], and keeps all bytes of both directions.
+    fn tap(&self, port: u16) {
+        let Some(wire) = self.wire.clone() else { return };
+        let listener = TcpListener::bind((TAPS, port)).expect("a port");
+        wire.lock().expect("no panic").insert(port, vec![]);
+        let copy = move |mut from: TcpStream, mut to: TcpStream, wire: Wire| {
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(n @ 1..) = from.read(&mut buffer) {
+                    wire.lock().expect("no panic").entry(port).or_default().extend(&buffer[..n]);
+                    if to.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            })
+        };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let (Ok(client2), Ok(server2)) = (client.try_clone(), server.try_clone()) else { continue };
+                copy(client, server, Arc::clone(&wire));
+                copy(server2, client2, Arc::clone(&wire));
+            }
+        });
+    }
+}
+
+/// The ports where one of the words went by, and of how many.
+fn ports_with(wire: &Wire, words: &[&str]) -> (usize, usize) {
+    let wire = wire.lock().expect("no panic");
+    let has = |bytes: &[u8], word: &str| bytes.windows(word.len()).any(|w| w == word.as_bytes());
+    (wire.values().filter(|bytes| words.iter().any(|word| has(bytes, word))).count(), wire.len())
 }
 
 /// Starts a role by a command that ends with the binary.
-pub(crate) fn role(mut command: Command, args: &[&str]) -> Child {
+pub(crate) fn role(command: Command, args: &[&str]) -> Child {
+    logged(command, args, None)
+}
+
+fn logged(mut command: Command, args: &[&str], log: Option<std::fs::File>) -> Child {
     command.arg("cluster").args(args).stdin(Stdio::null()).stdout(Stdio::null());
     let quiet = std::env::var_os("FEATURECTL_TEST_LOGS").is_none();
-    command.stderr(if quiet { Stdio::null() } else { Stdio::inherit() });
+    command.stderr(match log {
+        Some(log) => log.into(),
+        None if quiet => Stdio::null(),
+        None => Stdio::inherit(),
+    });
     command.spawn().expect("featurectl runs")
 }
 
@@ -340,7 +414,7 @@ fn executors_come_back_to_a_scheduler_that_was_away_for_long() {
     end(&mut cluster.scheduler);
     // Five heartbeats without an answer end an executor's process.
     std::thread::sleep(Duration::from_secs(16));
-    cluster.scheduler = spawn(&cluster.program, &["scheduler", "--port", &cluster.port.to_string()]);
+    cluster.scheduler = cluster.how.scheduler(cluster.port);
     cluster.wait(1);
     let folder = project();
     run(folder.path(), &cluster.address());
@@ -437,7 +511,7 @@ fn a_binary_of_ones_own_brings_its_aggregation_to_all_roles() {
     let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/custom_binary.sql");
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::copy(&sql, folder.path().join("job.sql")).expect("a job");
-    let own = Cluster::of(program.clone(), 1);
+    let own = Cluster::of(How { program: program.clone(), ..How::default() }, 1);
     let ask = |address: &str| {
         let args = ["run", "job.sql", "-o", "csv", "--cluster", address];
         Command::new(&program).args(args).current_dir(folder.path()).output().expect("it runs")
@@ -450,41 +524,13 @@ fn a_binary_of_ones_own_brings_its_aggregation_to_all_roles() {
     assert!(!refused.status.success() && err.contains("geo_mean") && err.contains("same binary"), "{err}");
 }
 
-/// Forwards to `port` and keeps all bytes of both directions.
-fn tapped(port: u16) -> (u16, Arc<Mutex<Vec<u8>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let own = listener.local_addr().expect("an address").port();
-    let bytes = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&bytes);
-    let copy = move |mut from: TcpStream, mut to: TcpStream, kept: Arc<Mutex<Vec<u8>>>| {
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 1 << 16];
-            while let Ok(n @ 1..) = from.read(&mut buffer) {
-                kept.lock().expect("no panic").extend(&buffer[..n]);
-                if to.write_all(&buffer[..n]).is_err() {
-                    break;
-                }
-            }
-        })
-    };
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let (Ok(client2), Ok(server2)) = (client.try_clone(), server.try_clone()) else { continue };
-            copy(client, server, Arc::clone(&kept));
-            copy(server2, client2, Arc::clone(&kept));
-        }
-    });
-    (own, bytes)
-}
-
 #[test]
 fn no_credential_of_the_environment_is_on_the_wire() {
-    let cluster = Cluster::start(1);
-    let (port, bytes) = tapped(cluster.port);
-    let folder = project();
+    let wire = Wire::default();
+    let cluster = Cluster::of(How { wire: Some(Arc::clone(&wire)), ..How::default() }, 2);
+    let folder = larger_project();
     let done = Command::new(env!("CARGO_BIN_EXE_featurectl"))
-        .args(["run", "job.sql", "--cluster", &format!("df://127.0.0.1:{port}")])
+        .args(["run", "job.sql", "--cluster", &cluster.address()])
         .env("AWS_ACCESS_KEY_ID", "AKIAMARKEDMARKEDMARK")
         .env("AWS_SECRET_ACCESS_KEY", "markedSecretMarkedSecret")
         .env("AWS_SESSION_TOKEN", "markedTokenMarkedToken")
@@ -492,12 +538,118 @@ fn no_credential_of_the_environment_is_on_the_wire() {
         .output()
         .expect("featurectl runs");
     assert!(done.status.success(), "{}", text(&done.stderr));
-    let bytes = bytes.lock().expect("no panic");
-    let has = |word: &str| bytes.windows(word.len()).any(|w| w == word.as_bytes());
-    assert!(has("parquet"), "plans go this way: {} bytes", bytes.len());
+    assert_eq!(ports_with(&wire, &SAID), (5, 5), "all ports are listened at");
     for secret in ["AKIAMARKED", "markedSecret", "markedToken"] {
-        assert!(!has(secret), "{secret} is on the wire");
+        assert_eq!(ports_with(&wire, &[secret]), (0, 5), "{secret} is on the wire");
     }
+}
+
+/// What roles say to each other in plans, tasks, and the names of the columns of rows.
+const SAID: [&str; 3] = ["asks.parquet", "__time", "written_ms"];
+
+/// Certificates of an authority: `ca.pem`, and `role.pem` with `role.key` signed by it.
+fn certificates(folder: &Path) {
+    let openssl = |args: &str| {
+        let done = Command::new("openssl").args(args.split(' ')).current_dir(folder).output().expect("openssl runs");
+        assert!(done.status.success(), "openssl {args}: {}", text(&done.stderr));
+    };
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
+    );
+    openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=role -keyout role.key -out role.csr");
+    std::fs::write(folder.join("names"), "subjectAltName=DNS:featurectl\n").expect("a file");
+    openssl("x509 -req -in role.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out role.pem");
+}
+
+fn tls_files(ca: &Path, own: &Path) -> Vec<String> {
+    let file = |folder: &Path, name: &str| folder.join(name).display().to_string();
+    let files = [("--tls-ca", file(ca, "ca.pem")), ("--tls-cert", file(own, "role.pem"))];
+    let files = files.into_iter().chain([("--tls-key", file(own, "role.key"))]);
+    files.flat_map(|(option, file)| [option.to_string(), file]).collect()
+}
+
+#[test]
+fn with_tls_only_roles_of_one_authority_speak_and_nobody_can_listen() {
+    let (ours, foreign) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    certificates(ours.path());
+    certificates(foreign.path());
+    let calm = larger_project();
+    assert!(featurectl(calm.path(), &["run", "job.sql"]).status.success());
+    let wire = Wire::default();
+    let tls = tls_files(ours.path(), ours.path());
+    let cluster = Cluster::of(How { tls: tls.clone(), wire: Some(Arc::clone(&wire)), ..How::default() }, 2);
+    let folder = larger_project();
+    // The files of the profile, as paths from its folder.
+    for name in ["ca.pem", "role.pem", "role.key"] {
+        std::fs::copy(ours.path().join(name), folder.path().join(name)).expect("a file");
+    }
+    let address = cluster.address();
+    let profile = format!(
+        "[profile.default]\ncluster = \"{address}\"\ncluster_tls = {{ ca = \"ca.pem\", cert = \"role.pem\", key = \"role.key\" }}\n"
+    );
+    std::fs::write(folder.path().join("featurectl.toml"), profile).expect("a file");
+    let done = featurectl(folder.path(), &["run", "job.sql"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    same(&rows_of(folder.path()), &rows_of(calm.path()), 0);
+    assert!(wire.lock().expect("no panic").values().all(|bytes| bytes.len() > 1000), "it went this way");
+    assert_eq!(ports_with(&wire, &SAID), (0, 5), "it can be read");
+
+    let driver = |tls: &[String], parts: &[&str]| {
+        let mut args = vec!["run", "job.sql", "--cluster", &address];
+        args.extend(tls.iter().map(String::as_str));
+        fails(calm.path(), &args, if tls.is_empty() { 1 } else { 2 }, parts);
+    };
+    let fix = "certificates of one authority";
+    driver(&[], &[fix, "--tls-ca"]);
+    // One that trusts the cluster but is not of it, and one that does not trust it.
+    driver(&tls_files(ours.path(), foreign.path()), &[fix]);
+    driver(&tls_files(foreign.path(), foreign.path()), &[fix]);
+    driver(&tls[..4], &["--tls-key"]);
+    let mixed = [&tls[..4], &["--tls-key".into(), foreign.path().join("role.key").display().to_string()]].concat();
+    fails(
+        calm.path(),
+        &[&["cluster", "status", &address], mixed.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat(),
+        1,
+        &["role.key", "KeyMismatch"],
+    );
+    let plain = Cluster::start(0);
+    let mut args = vec!["cluster", "status"];
+    let address = plain.address();
+    args.push(&address);
+    args.extend(tls.iter().map(String::as_str));
+    fails(calm.path(), &args, 2, &[fix]);
+}
+
+/// What the scheduler says over HTTP.
+fn api(cluster: &Cluster, path: &str) -> serde_json::Value {
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port)).expect("a connection");
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    serde_json::from_str(body).expect("JSON")
+}
+
+#[test]
+fn a_driver_gets_one_row_a_file_of_what_executors_write() {
+    let cluster = Cluster::start(2);
+    let folder = larger_project();
+    run(folder.path(), &cluster.address());
+    let jobs = cluster.status().expect("a status")["jobs"].as_array().cloned().expect("jobs");
+    let rows = |job: &serde_json::Value| {
+        let stages = api(&cluster, &format!("/api/job/{}/stages", job["id"].as_str().expect("an id")));
+        let stages = stages["stages"].as_array().cloned().expect("stages");
+        let last = stages.iter().max_by_key(|s| s["stage_id"].as_str().and_then(|i| i.parse::<u32>().ok()));
+        last.expect("a stage")["output_rows"].as_u64().expect("rows")
+    };
+    let mut gave: Vec<u64> = jobs.iter().map(rows).collect();
+    gave.sort_unstable();
+    // CSV is written by the driver, from 12,000 rows; tiles, the training set and Parquet by executors.
+    assert_eq!(gave.pop(), Some(12_000), "{gave:?}");
+    let mut files = Command::new("find");
+    let files = files.args([".featurectl/offline", "out", "-name", "*.parquet"]);
+    let files = files.current_dir(folder.path()).output().expect("find runs");
+    assert_eq!(gave.iter().sum::<u64>(), text(&files.stdout).lines().count() as u64, "{gave:?}");
 }
 
 #[test]

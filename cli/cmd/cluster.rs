@@ -15,10 +15,11 @@ use crate::session::Extensions;
 /// Does what the command line says.
 pub(super) async fn cluster(global: &Global, extensions: &Extensions, verb: ClusterVerb) -> Result<ExitCode> {
     match verb {
-        ClusterVerb::Scheduler { bind, port } => {
+        ClusterVerb::Scheduler { bind, port, tls } => {
             log_to_stderr();
+            let tls = tls.read()?;
             render::status("Listening", &format!("scheduler on {bind}:{port}"));
-            cluster::scheduler(SchedulerOptions { bind, port }, &extensions.role()).await?;
+            cluster::scheduler(SchedulerOptions { bind, port, tls }, &extensions.role()).await?;
         }
         ClusterVerb::Executor {
             scheduler,
@@ -30,8 +31,10 @@ pub(super) async fn cluster(global: &Global, extensions: &Extensions, verb: Clus
             memory_mb,
             work_dir,
             drain_seconds,
+            tls,
         } => {
             log_to_stderr();
+            let scheduler = scheduler.with_tls(tls.read()?);
             let work_dir = work_dir.unwrap_or_else(|| default_work_dir(port));
             render::status("Starting", &format!("executor on {bind}:{port} for {scheduler}"));
             let drain = Duration::from_secs(drain_seconds);
@@ -44,7 +47,7 @@ pub(super) async fn cluster(global: &Global, extensions: &Extensions, verb: Clus
             }
         }
         ClusterVerb::Up { executors, threads, memory_mb, port } => up(executors, threads, memory_mb, port).await?,
-        ClusterVerb::Status { cluster } => print(global, &cluster.status().await?)?,
+        ClusterVerb::Status { cluster, tls } => print(global, &cluster.with_tls(tls.read()?).status().await?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use featurectl_core::Result;
 use featurectl_executors::cluster::Address;
 
 use super::project;
-use crate::args::{Global, Output};
+use crate::args::{Global, Output, TlsFiles};
 use crate::project::Project;
 use crate::render::{self, Progress};
 use crate::run::Event;
@@ -51,9 +51,12 @@ pub(super) async fn run(
     extensions: &Extensions,
     path: &Path,
     cluster: Option<Address>,
+    tls: &TlsFiles,
 ) -> Result<ExitCode> {
     let project = project(global, Some(path))?;
-    let project = Project { cluster: cluster.or(project.cluster.clone()), ..project };
+    let tls = tls.read()?.or(project.tls.clone());
+    let cluster = cluster.or(project.cluster.clone()).map(|c| c.with_tls(tls));
+    let project = Project { cluster, ..project };
     let place = project.cluster.as_ref().map(ToString::to_string);
     let session = Session::connect(project, extensions).await?;
     if let Some(place) = place {

@@ -32,7 +32,7 @@ pub(crate) async fn run(args: Args, extensions: &Extensions) -> Result<ExitCode>
         Verb::Init { folder } => init::init(&folder),
         Verb::Check { job } => job::check(global, extensions, &job).await,
         Verb::Plan { job } => plan::plan(global, extensions, &job).await,
-        Verb::Run { job, cluster } => job::run(global, extensions, &job, cluster).await,
+        Verb::Run { job, cluster, tls } => job::run(global, extensions, &job, cluster, &tls).await,
         Verb::Cluster(verb) => cluster::cluster(global, extensions, verb).await,
         Verb::Vacuum { dry_run } => vacuum::vacuum(global, dry_run).await,
         Verb::Get { service, request, at } => get::get(global, extensions, &service, &request, at.as_deref()).await,

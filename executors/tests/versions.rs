@@ -1,6 +1,7 @@
 //! An executor of another version, by its registration on the wire.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballista_core::BALLISTA_PROTOCOL_VERSION;
@@ -10,7 +11,10 @@ use ballista_core::serde::protobuf::{
     ExecutorOperatingSystemSpecification, ExecutorRegistration, ExecutorResource, ExecutorSpecification,
     RegisterExecutorParams,
 };
+use datafusion::execution::object_store::DefaultObjectStoreRegistry;
+use featurectl_core::aggregate::Functions;
 use featurectl_executors::cluster::{Address, Role, SchedulerOptions, scheduler};
+use featurectl_executors::score::Fetch;
 
 fn listening() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -21,8 +25,14 @@ fn listening() -> (TcpListener, u16) {
 #[tokio::test]
 async fn an_executor_of_another_version_is_refused_by_name() {
     let port = listening().1;
-    let options = SchedulerOptions { bind: "127.0.0.1".into(), port };
-    tokio::spawn(async move { scheduler(options, &Role::default()).await });
+    let options = SchedulerOptions { bind: "127.0.0.1".into(), port, tls: None };
+    let role = Role {
+        scalar: vec![],
+        aggregations: Functions::default(),
+        stores: Arc::new(DefaultObjectStoreRegistry::new()),
+        fetch: Fetch::default(),
+    };
+    tokio::spawn(async move { scheduler(options, &role).await });
     let mut client = loop {
         match SchedulerGrpcClient::connect(format!("http://127.0.0.1:{port}")).await {
             Ok(client) => break client,

@@ -217,7 +217,11 @@ fn edges(rows: usize, counted: Option<&BooleanBuffer>, last: bool) -> Vec<u32> {
         known = if *row == NO_ROW { known } else { *row };
         *row = known;
     };
-    if last { out.iter_mut().for_each(&mut see) } else { out.iter_mut().rev().for_each(&mut see) }
+    if last {
+        out.iter_mut().for_each(&mut see)
+    } else {
+        out.iter_mut().rev().for_each(&mut see)
+    }
     out
 }
 

@@ -1,16 +1,11 @@
 //! What a scheduler says of itself over HTTP, on the port of its gRPC service.
 
-use std::time::Duration;
-
 use featurectl_core::{Error, ErrorKind, Result};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::job::Progress;
-use super::{Address, VERSION};
+use super::{Address, VERSION, net};
 
 /// A cluster at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,33 +57,25 @@ pub(super) fn version_of(id: &str) -> Option<&str> {
     version.split('.').all(|part| part.parse::<u32>().is_ok()).then_some(version)
 }
 
-/// What an error comes down to: the innermost of its sources.
-pub(super) fn cause(e: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(e), |e| e.source()).last().map_or(String::new(), ToString::to_string)
-}
-
 async fn get(address: &Address, path: &str) -> Result<Value> {
-    let silent = |e: &dyn std::error::Error| {
-        let cause = cause(e);
-        let message =
-            format!("the scheduler {address} does not answer ({cause}): is it running, and is this its address?");
-        Error::new(ErrorKind::Unavailable, message)
+    let foreign = |why: &dyn std::fmt::Display| {
+        Error::invalid(format!("what answers at {address} is no featurectl scheduler ({path}: {why})"))
     };
-    let url = format!("{}{path}", address.http());
-    let uri = url.parse().map_err(|e| Error::invalid(format!("{url}: {e}")))?;
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
-    let answer = async {
-        let answer = client.get(uri).await.map_err(|e| silent(&e))?;
-        let status = answer.status();
-        Ok::<_, Error>((status, answer.into_body().collect().await.map_err(|e| silent(&e))?.to_bytes()))
+    let (status, body) = match net::get(&address.place(), address.tls(), path).await {
+        Ok(answer) => answer,
+        // It speaks something else than HTTP/2, such as HTTP/1 or TLS.
+        Err(e) if e.to_string().contains("frame with invalid size") => return Err(foreign(&net::TLS_FIX)),
+        Err(e) if e.to_string().contains(net::TLS_FIX) => return Err(e.context(address.to_string())),
+        Err(e) => {
+            let message =
+                format!("the scheduler {address} does not answer ({e}): is it running, and is this its address?");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
     };
-    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
-    let (status, body) = answer.map_err(|e| silent(&e))??;
-    let foreign = || Error::invalid(format!("what answers at {address} is no featurectl scheduler ({path}: {status})"));
-    if !status.is_success() {
-        return Err(foreign());
+    if status != 200 {
+        return Err(foreign(&status));
     }
-    serde_json::from_slice(&body).map_err(|_| foreign())
+    serde_json::from_slice(&body).map_err(|e| foreign(&e))
 }
 
 pub(super) async fn status(address: &Address) -> Result<Status> {

@@ -51,7 +51,7 @@ impl Watch {
         if executors.is_empty() {
             return Ok(Life::Alone(self.moved.elapsed()));
         }
-        let told = futures::future::join_all(executors.iter().map(|e| net::tasks_at(&e.address))).await;
+        let told = futures::future::join_all(executors.iter().map(|e| net::tasks_at(&e.address, address.tls()))).await;
         // One that doesn't answer may have a task of it. If it is dead, its scheduler says so after a while.
         let any = told.iter().any(|jobs| jobs.as_ref().map_or(true, |jobs| jobs.contains_key(&self.last.job)));
         let others = told.iter().flatten().any(|jobs| !jobs.is_empty());

@@ -41,6 +41,7 @@ use tonic::transport::Channel;
 
 use super::api::FailedTask;
 use super::idle::{self, Life};
+use super::tls::Tls;
 use super::{Address, VERSION, api, engine, net};
 
 /// How long a driver waits for a scheduler that does not answer, or for a new one in its place.
@@ -152,7 +153,7 @@ impl Job {
     }
 
     async fn scheduler(&self) -> Result<SchedulerGrpcClient<Channel>> {
-        let channel = net::endpoint(&self.address.http())?.connect().await;
+        let channel = net::connect(&self.address.place(), self.address.tls()).await;
         let channel = channel.map_err(|e| unreachable(&self.address, &e))?;
         Ok(SchedulerGrpcClient::new(channel)
             .max_encoding_message_size(MESSAGE_BYTES)
@@ -272,23 +273,24 @@ impl Job {
         let bytes: i64 = locations.iter().filter_map(|l| Some(l.partition_stats.as_ref()?.num_bytes)).sum();
         let mut clients = HashMap::new();
         if bytes > WHOLE_BYTES {
-            let parts = (locations.into_iter(), None::<SendableRecordBatchStream>);
-            let rows = stream::try_unfold(parts, |(mut left, mut part)| async move {
+            let parts = (locations.into_iter(), None::<SendableRecordBatchStream>, self.address.tls.clone());
+            let rows = stream::try_unfold(parts, |(mut left, mut part, tls)| async move {
                 loop {
                     if let Some(rows) = &mut part
                         && let Some(batch) = within(rows.try_next()).await?
                     {
-                        return Ok(Some((batch, (left, part))));
+                        return Ok(Some((batch, (left, part, tls))));
                     }
                     let Some(location) = left.next() else { return Ok(None) };
-                    part = Some(within(fetch_partition(&mut HashMap::new(), location)).await?);
+                    part = Some(within(fetch_partition(&mut HashMap::new(), location, tls.clone())).await?);
                 }
             });
             return Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)));
         }
         let mut rows: Vec<RecordBatch> = Vec::new();
         for location in locations {
-            let mut part = within(fetch_partition(&mut clients, location)).await.map_err(Ended::Lost)?;
+            let mut part =
+                within(fetch_partition(&mut clients, location, self.address.tls.clone())).await.map_err(Ended::Lost)?;
             while let Some(batch) = within(part.try_next()).await.map_err(Ended::Lost)? {
                 rows.push(batch);
             }
@@ -308,6 +310,7 @@ async fn within<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
 async fn fetch_partition(
     clients: &mut HashMap<(String, u32), BallistaClient>,
     location: PartitionLocation,
+    tls: Option<Arc<Tls>>,
 ) -> Result<SendableRecordBatchStream> {
     let layout = location.layout();
     let (Some(executor), Some(partition)) = (location.executor_meta, location.partition_id) else {
@@ -317,7 +320,7 @@ async fn fetch_partition(
     let place = (executor.host.clone(), executor.port);
     let external = |e: ballista_core::error::BallistaError| e.into_datafusion();
     if !clients.contains_key(&place) {
-        let endpoints = Arc::new(BallistaConfigGrpcEndpoint::new(net::endpoints()));
+        let endpoints = Arc::new(BallistaConfigGrpcEndpoint::new(net::endpoints(tls)));
         let client = BallistaClient::try_new(host, port, MESSAGE_BYTES, false, Some(endpoints), 2, 500, 0, 0)
             .await
             .map_err(external)?;
@@ -342,7 +345,7 @@ impl Drop for Cancel {
         let (Some(job), Ok(runtime)) = (self.job.take(), tokio::runtime::Handle::try_current()) else { return };
         let address = self.address.clone();
         runtime.spawn(async move {
-            let channel = net::endpoint(&address.http()).ok()?.connect().await.ok()?;
+            let channel = net::connect(&address.place(), address.tls()).await.ok()?;
             SchedulerGrpcClient::new(channel).cancel_job(CancelJobParams { job_id: job }).await.ok()
         });
     }
@@ -399,6 +402,6 @@ fn refused(address: &Address, message: &str) -> DataFusionError {
 }
 
 fn unreachable(address: &Address, e: &dyn std::error::Error) -> DataFusionError {
-    let cause = api::cause(e);
+    let cause = net::cause(e);
     Error::new(ErrorKind::Unavailable, format!("the scheduler {address} does not answer: {cause}")).into()
 }

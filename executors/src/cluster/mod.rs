@@ -23,6 +23,7 @@
 //! | `slots.rs` | how many more tasks an executor can take |
 //! | `engine.rs` | what an executor does: its tasks, where an error was |
 //! | `net.rs` | time limits of connections; what an executor says of itself |
+//! | `tls.rs` | certificates, and what decrypts before Ballista |
 //! | `api.rs` | what a scheduler says of itself over HTTP |
 
 mod api;
@@ -36,6 +37,7 @@ mod remote;
 mod roles;
 mod shape;
 mod slots;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ pub use api::{ExecutorStatus, JobStatus, Status};
 pub use codec::ClusterCodec;
 pub use job::Progress;
 pub use roles::{Ended, ExecutorOptions, SchedulerOptions, executor, scheduler};
+pub use tls::Tls;
 
 /// Version of this program: all roles of a cluster have the same.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -77,6 +80,7 @@ pub struct Role {
 pub struct Address {
     host: String,
     port: u16,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Address {
@@ -93,11 +97,20 @@ impl Address {
         if host.is_empty() || host.contains(['/', '@', ' ']) {
             return Err(wrong());
         }
-        Ok(Self { host: host.into(), port })
+        Ok(Self { host: host.into(), port, tls: None })
     }
 
-    fn http(&self) -> String {
-        format!("http://{}:{}", self.host, self.port)
+    /// The same, reached with TLS if it is given.
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        self.tls.as_deref()
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.host, self.port)
     }
 }
 

@@ -20,10 +20,11 @@ use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::engine::Tasks;
 use super::job::MESSAGE_BYTES;
+use super::tls::Tls;
 
 /// How long a machine may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -33,6 +34,11 @@ const ANSWER: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(10);
 /// … and without an answer for this long, it is not.
 const GONE: Duration = Duration::from_secs(20);
+/// How long an answer over HTTP may take in all.
+const GET: Duration = Duration::from_secs(10);
+/// What is to be done when two ends do not understand each other.
+pub(super) const TLS_FIX: &str =
+    "the roles of a cluster need certificates of one authority, or none of them any: --tls-ca, --tls-cert, --tls-key";
 /// What an executor says of its tasks, on the port of its shuffle files.
 const TASKS: &str = "/featurectl/tasks";
 
@@ -49,14 +55,49 @@ pub(super) fn limited(endpoint: Endpoint) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
-/// The same for Ballista's own connections.
-pub(super) fn endpoints() -> EndpointOverrideFn {
-    Arc::new(|endpoint| Ok(limited(endpoint)))
+/// The same for Ballista's own connections, with TLS if roles have it.
+pub(super) fn endpoints(tls: Option<Arc<Tls>>) -> EndpointOverrideFn {
+    Arc::new(move |endpoint| {
+        let endpoint = tls.as_ref().map_or(Ok(endpoint.clone()), |tls| tls.connect(&endpoint))?;
+        Ok(limited(endpoint))
+    })
 }
 
-/// An endpoint of a role at `http://HOST:PORT`.
-pub(super) fn endpoint(url: &str) -> Result<Endpoint> {
-    Endpoint::from_shared(url.to_string()).map(limited).map_err(|e| Error::invalid(format!("{url}: {e}")))
+/// A connection to the role at `place`, which is HOST:PORT.
+///
+/// Errors: [`Unavailable`](ErrorKind::Unavailable) if nothing accepts it, or not with this certificate.
+pub(super) async fn connect(place: &str, tls: Option<&Tls>) -> Result<Channel> {
+    let wrong = |e: tonic::transport::Error| Error::invalid(format!("{place}: {}", cause(&e)));
+    let endpoint = Endpoint::from_shared(format!("http://{place}")).map_err(wrong)?;
+    let endpoint = tls.map_or(Ok(endpoint.clone()), |tls| tls.connect(&endpoint)).map_err(wrong)?;
+    limited(endpoint).connect().await.map_err(|e| silent(&e))
+}
+
+/// The status and the body of what is at a path of a role.
+///
+/// Errors: as [`connect`].
+pub(super) async fn get(place: &str, tls: Option<&Tls>, path: &str) -> Result<(u16, bytes::Bytes)> {
+    let answer = async {
+        let mut channel = connect(place, tls).await?;
+        std::future::poll_fn(|c| channel.poll_ready(c)).await.map_err(|e| silent(&e))?;
+        let request = http::Request::get(path).body(Body::empty()).map_err(|e| silent(&e))?;
+        let answer = channel.call(request).await.map_err(|e| silent(&e))?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.into_body().collect().await.map_err(|e| silent(&e))?.to_bytes()))
+    };
+    tokio::time::timeout(GET, answer).await.map_err(|e| silent(&e))?
+}
+
+/// What an error comes down to: the innermost of its sources.
+pub(super) fn cause(e: &dyn std::error::Error) -> String {
+    let cause = std::iter::successors(Some(e), |e| e.source()).last().map_or(String::new(), ToString::to_string);
+    // What TLS says to the other end, what HTTP/2 reads in it, and what TLS reads in anything else.
+    let signs = ["alert", "certificate", "frame with invalid size", "corrupt message"];
+    if signs.iter().any(|s| cause.contains(s)) { format!("{cause}: {TLS_FIX}") } else { cause }
+}
+
+fn silent(e: &dyn std::error::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, cause(e))
 }
 
 /// The service of an executor that gives shuffle files and results, and says which tasks it has.
@@ -96,20 +137,10 @@ impl Service<http::Request<Body>> for TaskService {
     }
 }
 
-/// The tasks that the executor at `host:port` has under way: how many of each job.
+/// The tasks that the executor at `place`, HOST:PORT, has under way: how many of each job.
 ///
 /// Errors: [`Unavailable`](ErrorKind::Unavailable) if it doesn't say.
-pub(super) async fn tasks_at(place: &str) -> Result<BTreeMap<String, usize>> {
-    let silent = |e: &dyn std::error::Error| {
-        Error::new(ErrorKind::Unavailable, format!("executor {place} does not answer: {}", super::api::cause(e)))
-    };
-    let answer = async {
-        let mut channel = endpoint(&format!("http://{place}"))?.connect().await.map_err(|e| silent(&e))?;
-        std::future::poll_fn(|c| channel.poll_ready(c)).await.map_err(|e| silent(&e))?;
-        let request = http::Request::get(TASKS).body(Body::empty()).map_err(|e| silent(&e))?;
-        let answer = channel.call(request).await.map_err(|e| silent(&e))?;
-        let body = answer.into_body().collect().await.map_err(|e| silent(&e))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|e| silent(&e))
-    };
-    tokio::time::timeout(CONNECT, answer).await.map_err(|e| silent(&e))?
+pub(super) async fn tasks_at(place: &str, tls: Option<&Tls>) -> Result<BTreeMap<String, usize>> {
+    let (_, body) = get(place, tls, TASKS).await?;
+    serde_json::from_slice(&body).map_err(|e| silent(&e))
 }

@@ -1,5 +1,6 @@
 //! The two roles of a cluster: one scheduler, and executors.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use super::api::versioned;
 use super::engine::{Engine, Tasks};
 use super::job::{MESSAGE_BYTES, PATIENCE};
 use super::slots::Slots;
+use super::tls::{self, Tls};
 use super::{Address, ClusterCodec, Role, net};
 
 /// An executor says this often, in seconds, that it is alive.
@@ -40,12 +42,14 @@ pub struct SchedulerOptions {
     pub bind: String,
     /// The port of its gRPC service, its REST API and its metrics.
     pub port: u16,
+    /// What it shows and asks others for; `None`: it takes any connection.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// How an executor runs.
 #[derive(Debug, Clone)]
 pub struct ExecutorOptions {
-    /// The scheduler.
+    /// The scheduler; with its TLS this executor serves, too.
     pub scheduler: Address,
     /// The address it listens on.
     pub bind: String,
@@ -70,13 +74,16 @@ pub struct ExecutorOptions {
 /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) for an address that can't be listened on.
 pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
     let address = format!("{}:{}", options.bind, options.port);
-    let listen =
-        address.parse().map_err(|e| Error::invalid(format!("--bind {}: {e}: give an IP address", options.bind)))?;
+    let inner = inner(&options.bind, options.tls.as_ref())?;
+    let listen = SocketAddr::new(inner, options.port);
+    if let Some(tls) = &options.tls {
+        tls.front(&options.bind, options.port).await?;
+    }
     let state = role.clone();
     let config = SchedulerConfig {
         scheduler_id: versioned(&unique()),
         external_host: options.bind.clone(),
-        bind_host: options.bind,
+        bind_host: inner.to_string(),
         bind_port: options.port,
         task_distribution: TaskDistributionPolicy::RoundRobin,
         executor_timeout_seconds: SILENCE,
@@ -86,7 +93,7 @@ pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
         grpc_server_max_encoding_message_size: MESSAGE_BYTES as u32,
         grpc_client_max_message_size: MESSAGE_BYTES as u32,
         override_config_producer: Some(Arc::new(SessionConfig::new_with_ballista)),
-        override_create_grpc_client_endpoint: Some(net::endpoints()),
+        override_create_grpc_client_endpoint: Some(net::endpoints(options.tls)),
         override_session_builder: Some(Arc::new(move |config| Ok(session_state(config, &state)))),
         override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
         override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone(), role.fetch.clone()))),
@@ -123,7 +130,16 @@ pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<Ended> {
         .map_err(|e| Error::from(e).context(format!("--work-dir {}", options.work_dir.display())))?;
     let told = AtomicBool::new(false);
     let drain = options.drain;
-    let run = start_executor_process(Arc::new(executor_config(options, role)));
+    let tls = options.scheduler.tls.clone();
+    let inner = inner(&options.bind, tls.as_ref())?;
+    let mut options = options;
+    if let Some(tls) = &tls {
+        tls.front(&options.bind, options.port).await?;
+        tls.front(&options.bind, options.grpc_port).await?;
+        // The scheduler sees connections that come from its own machine.
+        options.advertise = Some(options.advertise.map_or_else(|| toward(&options.scheduler), Ok)?);
+    }
+    let run = start_executor_process(Arc::new(executor_config(options, inner, role)));
     let late = async {
         terminated().await;
         told.store(true, Ordering::Relaxed);
@@ -147,7 +163,7 @@ pub async fn executor(options: ExecutorOptions, role: &Role) -> Result<Ended> {
     }
 }
 
-fn executor_config(options: ExecutorOptions, role: &Role) -> ExecutorProcessConfig {
+fn executor_config(options: ExecutorOptions, inner: IpAddr, role: &Role) -> ExecutorProcessConfig {
     let work_dir = options.work_dir.display().to_string();
     let state = session_state(SessionConfig::new_with_ballista(), role);
     let (spill, stores) = (work_dir.clone(), Arc::clone(&role.stores));
@@ -155,9 +171,11 @@ fn executor_config(options: ExecutorOptions, role: &Role) -> ExecutorProcessConf
     let host = options.advertise.clone().unwrap_or_else(|| options.bind.clone());
     let place = format!("executor {executor_id} at {host}:{}, --work-dir {work_dir}", options.port);
     let tasks = Tasks::default();
+    let endpoints = net::endpoints(options.scheduler.tls.clone());
+    let fetches = Arc::clone(&endpoints);
     ExecutorProcessConfig {
         executor_id,
-        bind_host: options.bind,
+        bind_host: inner.to_string(),
         external_host: options.advertise,
         port: options.port,
         grpc_port: options.grpc_port,
@@ -175,19 +193,38 @@ fn executor_config(options: ExecutorOptions, role: &Role) -> ExecutorProcessConf
         memory_pool_size: options.memory_bytes,
         override_execution_engine: Some(Arc::new(Engine::new(tasks.clone(), place))),
         override_arrow_flight_service: Some(net::flight(tasks)),
-        override_create_grpc_client_endpoint: Some(net::endpoints()),
+        override_create_grpc_client_endpoint: Some(endpoints),
         override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
         override_runtime_producer: Some(Arc::new(move |_| {
             let runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::clone(&stores));
             Ok(Arc::new(runtime.with_temp_file_path(spill.clone()).build()?))
         })),
-        override_config_producer: Some(Arc::new(|| {
-            SessionConfig::new_with_ballista().with_ballista_override_create_grpc_client_endpoint(net::endpoints())
+        override_config_producer: Some(Arc::new(move || {
+            SessionConfig::new_with_ballista().with_ballista_override_create_grpc_client_endpoint(Arc::clone(&fetches))
         })),
         override_logical_codec: Some(Arc::new(BallistaLogicalExtensionCodec::default())),
         override_physical_codec: Some(Arc::new(ClusterCodec::new(role.aggregations.clone(), role.fetch.clone()))),
         ..ExecutorProcessConfig::default()
     }
+}
+
+/// The address that Ballista's own servers listen on.
+fn inner(bind: &str, tls: Option<&Arc<Tls>>) -> Result<IpAddr> {
+    match tls {
+        Some(_) => tls::behind(bind),
+        None => bind.parse().map_err(|e| Error::invalid(format!("--bind {bind}: {e}: give an IP address"))),
+    }
+}
+
+/// The address of this machine by which it reaches the scheduler.
+fn toward(scheduler: &Address) -> Result<String> {
+    let own = || {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(scheduler.place())?;
+        socket.local_addr()
+    };
+    let own = own().map_err(|e| Error::from(e).context(format!("{scheduler}: give --advertise")))?;
+    Ok(own.ip().to_string())
 }
 
 /// Waits for a signal that ends a process: SIGTERM, or that of Ctrl-C.
