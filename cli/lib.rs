@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  job.sql ──check──▶ definitions ──run──┬─▶ offline store (Delta)     tiles, training sets
-//!                                        ├─▶ online store (embedded)   features by key, as of now
+//!                                        ├─▶ online store              features by key, as of now
 //!                                        ├─▶ model                     trained, measured, signed
 //!                                        └─▶ scores                    predict('model', …) over a query
 //! ```

@@ -305,8 +305,23 @@ fn two_runs_do_not_write_to_one_store_at_once_and_a_killed_one_is_followed() {
             "{said}"
         );
     });
-    // Now it is killed, and its object stays as it is.
+    aws.s3.request("DELETE /twice/team/features/registry/lock HTTP/1.1\r\n");
+    // One that is killed leaves its object, which does not change any more.
+    let has_lock = || aws.keys("twice").iter().any(|k| k.ends_with("registry/lock"));
+    let mut killed =
+        aws.command(folder.path(), &["--profile", "aws", "run", "aws.sql"]).spawn().expect("featurectl runs");
+    while !has_lock() {
+        assert!(killed.try_wait().expect("its state").is_none(), "it ended without a lock");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    killed.kill().expect("it can be killed");
+    killed.wait().expect("it ends");
+    assert!(has_lock(), "it was killed while it ran");
     aws.ok(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
+    assert!(featurectl(folder.path(), &["run", "job.sql"]).status.success());
+    let found = aws.rows(folder.path(), &look("s3://twice/out", "s3://twice/team/features"));
+    crate::cluster::same(&found, &rows_here(folder.path()), 1);
     assert!(!aws.keys("twice").iter().any(|k| k.ends_with("registry/lock")), "it was given back");
 }
 

@@ -267,8 +267,8 @@ impl Run<'_> {
     async fn forget(&self, view: &str) -> Result<()> {
         let project = &self.session.project;
         let Ok(online) = project.online() else { return Ok(()) };
-        match online.open_to_read(&project.access).await {
-            Ok(_) => forget(self.session.online().await?.as_ref(), view).await.map(|_| ()),
+        match online.open_to_read(&project.access).await.map(drop) {
+            Ok(()) => forget(self.session.online().await?.as_ref(), view).await.map(|_| ()),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
         }
