@@ -4,8 +4,8 @@
 //!  model file ──format/──▶ Model (model.rs): a Forest (forest.rs), a weighted sum, or layers (network.rs); and a link
 //!                             │
 //!                             ▼ Scorer (scorer.rs)
-//!                    plan.rs: ranks, conditions, bits of leaf numbers ──▶ kernel/: AVX-512, AVX2 or plain code, in blocks
-//!                    row.rs: nodes side by side ──▶ one row at a time
+//!                    plan/: ranks, conditions, bits of leaves' codes ──▶ kernel/: AVX-512, AVX2 or plain code, in blocks
+//!                    row.rs: nodes, 8 trees side by side ──▶ one row at a time
 //!                             │
 //!  predict('m', a, b, c)      ▼ margins ──link.rs──▶ predictions
 //!     predict_udf.rs       NULL is a missing value; features are given by place, in the order the model names

@@ -173,6 +173,10 @@ const NUMBERS: [&str; 18] = [
     "-inf",
 ];
 
+fn number(random: &mut Random) -> &'static str {
+    NUMBERS[random.below(NUMBERS.len())]
+}
+
 /// A text in which some numbers are others, or some lines are not there or there twice.
 fn numbers(random: &mut Random, text: &str) -> String {
     let mut lines: Vec<String> = text.split('\n').map(String::from).collect();
@@ -188,7 +192,7 @@ fn numbers(random: &mut Random, text: &str) -> String {
                 match random.below(4) {
                     0 => drop(values.remove(place)),
                     1 => values.insert(place, values[place]),
-                    _ => values[place] = *random.one_of(&NUMBERS),
+                    _ => values[place] = number(random),
                 }
                 lines[at] = format!("{key}={}", values.join(" "));
             }
@@ -268,8 +272,8 @@ fn change(random: &mut Random, place: &mut Value, other: Value) {
                 _ => drop(fields.insert(key, other)),
             }
         }
-        (_, Value::String(text)) => *text = random.one_of(&NUMBERS).to_string(),
-        _ => *place = serde_json::from_str(*random.one_of(&NUMBERS)).unwrap_or(Value::Null),
+        (_, Value::String(text)) => *text = number(random).to_string(),
+        _ => *place = serde_json::from_str(number(random)).unwrap_or(Value::Null),
     }
 }
 

@@ -108,7 +108,7 @@ impl Column<'_> {
 /// A kernel by its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instructions {
-    /// AVX-512 F, BW, DQ and VL.
+    /// AVX-512 F, BW, DQ, VL and VBMI.
     Avx512,
     /// AVX2 and FMA's generation of processors.
     Avx2,
