@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use featurectl_core::Result;
 
-use super::job::Progress;
+use super::job::{PATIENCE, Progress};
 use super::{Address, api, net};
 
 /// A job that moved less than this ago is not looked at.
 const QUIET: Duration = Duration::from_secs(8);
-/// A job that nobody worked on for this long is lost.
-const IDLE: Duration = Duration::from_secs(8);
+/// A job that nobody worked on in so many looks in a row, a second apart, is lost.
+const LOOKS: u32 = 8;
 
 /// What is known of a job's movement.
 pub(super) struct Watch {
     last: Progress,
     moved: Instant,
-    worked: Instant,
+    idle: u32,
 }
 
 /// How a job is.
@@ -35,14 +35,13 @@ pub(super) enum Life {
 
 impl Watch {
     pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self { last: Progress::default(), moved: now, worked: now }
+        Self { last: Progress::default(), moved: Instant::now(), idle: 0 }
     }
 
     /// To be asked about once a second.
     pub(super) async fn look(&mut self, address: &Address, now: Progress) -> Result<Life> {
         if now != self.last {
-            (self.last, self.moved, self.worked) = (now, Instant::now(), Instant::now());
+            *self = Self { last: now, ..Self::new() };
         }
         if self.moved.elapsed() < QUIET {
             return Ok(Life::Alive);
@@ -52,12 +51,13 @@ impl Watch {
             return Ok(Life::Alone(self.moved.elapsed()));
         }
         let told = futures::future::join_all(executors.iter().map(|e| net::tasks_at(&e.address, address.tls()))).await;
-        // One that doesn't answer may have a task of it. If it is dead, its scheduler says so after a while.
-        let any = told.iter().any(|jobs| jobs.as_ref().map_or(true, |jobs| jobs.contains_key(&self.last.job)));
+        // One that doesn't answer may have a task of it: it is believed for a while, in which its scheduler can see that it
+        // is dead. One that only this driver can't reach would not give it any rows either.
+        let believed = self.moved.elapsed() < PATIENCE;
+        let any = told.iter().any(|jobs| jobs.as_ref().map_or(believed, |jobs| jobs.contains_key(&self.last.job)));
         let others = told.iter().flatten().any(|jobs| !jobs.is_empty());
-        if any || (others && self.last.running == 0) {
-            self.worked = Instant::now();
-        }
-        Ok(if self.worked.elapsed() < IDLE { Life::Alive } else { Life::Idle })
+        let alive = any || (others && self.last.running == 0);
+        self.idle = if alive { 0 } else { self.idle + 1 };
+        Ok(if self.idle < LOOKS { Life::Alive } else { Life::Idle })
     }
 }

@@ -215,15 +215,15 @@ impl Job {
                 format!("the scheduler is featurectl {other}, this is {VERSION}: install one version everywhere");
             return Err(Ended::Failed(refused(&self.address, &message)));
         }
-        let (mut told, mut answered) = (Instant::now(), Instant::now());
+        let (mut told, mut silent) = (Instant::now(), None::<Instant>);
         let mut moves = idle::Watch::new();
         loop {
             let status = match scheduler.get_job_status(GetJobStatusParams { job_id: job.into() }).await {
                 Ok(answer) => {
-                    answered = Instant::now();
+                    silent = None;
                     answer.into_inner().status.and_then(|s| s.status)
                 }
-                Err(status) if answered.elapsed() > PATIENCE => {
+                Err(status) if silent.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                     return Err(Ended::Failed(unreachable(&self.address, &status)));
                 }
                 Err(status) => {
