@@ -525,6 +525,14 @@ fn a_binary_of_ones_own_brings_its_aggregation_to_all_roles() {
 }
 
 #[test]
+fn a_scheduler_does_not_listen_where_nobody_can_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = featurectl(folder.path(), &["cluster", "scheduler", "--bind", "0.0.0.0"]);
+    let err = text(&refused.stderr);
+    assert!(!refused.status.success() && err.contains("--bind 0.0.0.0") && err.contains("private"), "{err}");
+}
+
+#[test]
 fn no_credential_of_the_environment_is_on_the_wire() {
     let wire = Wire::default();
     let cluster = Cluster::of(How { wire: Some(Arc::clone(&wire)), ..How::default() }, 2);

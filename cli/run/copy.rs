@@ -166,7 +166,9 @@ impl Run<'_> {
         remove(&staged).map_err(doing)?;
         let ctx = &self.session.ctx;
         let format = format_options(ctx, copy)?;
-        let written = if self.session.is_remote() && matches!(format.current_format, Some(ConfigFileType::PARQUET)) {
+        // DataFusion's own writer puts NULL dates into the folder of 1970-01-01.
+        let own = self.session.is_remote() || !copy.partitioned_by.is_empty();
+        let written = if own && matches!(format.current_format, Some(ConfigFileType::PARQUET)) {
             write_parts(ctx, copy, &self.id, format, single, &staged).await
         } else {
             let rows = ctx.execute_logical_plan(copy.plan.clone()).await?;

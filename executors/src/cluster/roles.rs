@@ -75,6 +75,11 @@ pub struct ExecutorOptions {
 pub async fn scheduler(options: SchedulerOptions, role: &Role) -> Result<()> {
     let address = format!("{}:{}", options.bind, options.port);
     let inner = inner(&options.bind, options.tls.as_ref())?;
+    if inner.is_unspecified() {
+        let bind = &options.bind;
+        let message = format!("--bind {bind}: executors answer to this address: give the machine's own, private one");
+        return Err(Error::invalid(message));
+    }
     let listen = SocketAddr::new(inner, options.port);
     if let Some(tls) = &options.tls {
         tls.front(&options.bind, options.port).await?;
