@@ -344,6 +344,20 @@ fn options_of_a_copy_are_used_or_refused() {
 }
 
 #[test]
+fn partitions_of_null_have_a_folder_of_their_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let rows = "SELECT value AS v, CASE WHEN value > 1 THEN DATE '2024-01-02' END AS day FROM generate_series(1, 2) AS t(value)";
+    job(at, &format!("COPY ({rows}) TO 'out' STORED AS PARQUET PARTITIONED BY (day)"));
+    let run = featurectl(at, &["run", "test.sql"]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let entries = std::fs::read_dir(at.join("out")).expect("a folder");
+    let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    assert_eq!(names, ["day=2024-01-02", "day=__HIVE_DEFAULT_PARTITION__"]);
+}
+
+#[test]
 fn a_table_may_be_made_and_dropped_in_one_job() {
     let folder = project();
     let at = folder.path();
