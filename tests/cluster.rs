@@ -495,6 +495,9 @@ fn what_is_wrong_with_a_cluster_is_said() {
             let mut stream: TcpStream = stream;
             let _ = stream.read(&mut [0; 1024]);
             let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+            // Closed with bytes that nobody read, it would take the answer back.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut vec![]);
         }
     });
     fails(folder.path(), &["run", "job.sql", "--cluster", &foreign], 1, &["no featurectl scheduler"]);
