@@ -235,7 +235,7 @@ fn partitions_are_registered_in_batches_and_read_page_by_page() {
     let copy = |values: usize| {
         format!(
             "COPY (SELECT value AS id, CASE WHEN value % {values} = 7 THEN NULL ELSE concat('p/', value % {values}) END AS \"Part\"
-             FROM range(1000)) TO 's3://batches/parts' STORED AS PARQUET PARTITIONED BY (\"Part\");"
+             FROM range(1000)) TO 's3://batches/parts' STORED AS PARQUET PARTITIONED BY (Part);"
         )
     };
     glue.rows(folder.path(), &copy(250));
