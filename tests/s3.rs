@@ -18,7 +18,7 @@ mod dynalite;
 #[path = "../aws/tests/ministack.rs"]
 mod ministack;
 #[path = "../aws/tests/proxy.rs"]
-mod proxy;
+pub(crate) mod proxy;
 
 const KEY: &str = "AKIDMARKEDMARKEDMARK";
 const SECRET: &str = "markedSecretMarkedSecretMarkedSecret";
@@ -27,7 +27,7 @@ const TOKEN: &str = "markedTokenMarkedTokenMarkedToken";
 /// S3 with a bucket of each test, and DynamoDB.
 pub(crate) struct Aws {
     pub(crate) s3: &'static Ministack,
-    s3_endpoint: String,
+    pub(crate) s3_endpoint: String,
     dynamodb: &'static Dynalite,
 }
 

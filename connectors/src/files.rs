@@ -63,7 +63,7 @@ pub(crate) async fn delta_table(session: &dyn Session, url: &Url) -> DfResult<Ar
     let prefixed = Arc::new(PrefixStore::new(Arc::clone(&store), key));
     let mut delta = deltalake::DeltaTable::new(default_logstore(prefixed, store, url, &StorageConfig::default()));
     delta.load().await.map_err(|e| delta_error(e, url.as_str()))?;
-    Ok(delta.table_provider().await?)
+    delta.table_provider().await
 }
 
 fn delta_error(e: DeltaTableError, location: &str) -> Error {

@@ -128,7 +128,7 @@ impl Proxy {
 fn serve(mut client: TcpStream, port: u16, seen: &Mutex<Vec<(String, Value)>>, answer: &Answer) -> io::Result<()> {
     loop {
         let (head, body) = receive(&mut client)?;
-        let target = head.lines().find_map(|l| l.to_lowercase().starts_with("x-amz-target:").then_some(l));
+        let target = head.lines().find(|l| l.to_lowercase().starts_with("x-amz-target:"));
         let operation = target.and_then(|l| l.rsplit('.').next()).unwrap_or_default().trim();
         let body: Value = serde_json::from_slice(&body)?;
         let nth = {

@@ -12,6 +12,8 @@ use featurectl_core::{Error, ErrorKind, Result};
 
 /// Attempts of a call that is throttled or disturbed.
 const ATTEMPTS: u32 = 8;
+/// How often a lost race is run again.
+pub(super) const RACES: u32 = 10;
 /// Partitions that are made or changed by one call.
 const PARTITIONS: usize = 100;
 
@@ -164,7 +166,8 @@ impl Client {
         for some in partitions.chunks(PARTITIONS) {
             let call = self.client.batch_create_partition().database_name(database).table_name(table);
             let call = call.set_partition_input_list(Some(some.iter().map(partition_input).collect::<Result<_>>()?));
-            let answer = call.send().await.map_err(|e| self.failure(&e, "glue:BatchCreatePartition", &place))?;
+            let answer = unraced(|| call.clone().send()).await;
+            let answer = answer.map_err(|e| self.failure(&e, "glue:BatchCreatePartition", &place))?;
             let refused = answer.errors().iter().filter_map(|e| Some((e.partition_values(), e.error_detail()?)));
             // Another process, or an attempt whose answer was lost, added it.
             let refused = refused.filter(|(_, e)| e.error_code() != Some("AlreadyExistsException"));
@@ -184,7 +187,8 @@ impl Client {
             };
             let call = self.client.batch_update_partition().database_name(database).table_name(table);
             let call = call.set_entries(Some(some.iter().map(entry).collect::<Result<_>>()?));
-            let answer = call.send().await.map_err(|e| self.failure(&e, "glue:BatchUpdatePartition", &place))?;
+            let answer = unraced(|| call.clone().send()).await;
+            let answer = answer.map_err(|e| self.failure(&e, "glue:BatchUpdatePartition", &place))?;
             let refused = answer.errors().iter().filter_map(|e| Some((e.partition_value_list(), e.error_detail()?)));
             self.all_done(&place, refused)?;
         }
@@ -283,6 +287,26 @@ impl Client {
             _ => unreached(&told, service),
         }
     }
+}
+
+/// Waits longer after each lost race.
+pub(super) async fn pause(race: u32) {
+    tokio::time::sleep(Duration::from_millis(50 << race.min(5))).await;
+}
+
+/// A call that is made again where another process changed the same table at that moment.
+async fn unraced<T, E, F>(call: impl Fn() -> F) -> std::result::Result<T, SdkError<E>>
+where
+    E: ProvideErrorMetadata,
+    F: Future<Output = std::result::Result<T, SdkError<E>>>,
+{
+    for race in 1..RACES {
+        match call().await {
+            Err(e) if e.code() == Some("ConcurrentModificationException") => pause(race).await,
+            done => return done,
+        }
+    }
+    call().await
 }
 
 /// A call without an answer.

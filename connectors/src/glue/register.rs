@@ -9,19 +9,16 @@
 //! Whoever loses a race looks again: each of the calls is refused where another was faster.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use featurectl_aws::Access;
 use featurectl_core::{Error, ErrorKind, Result};
 
-use super::client::{Changed, Client, Column, Entry, Partition, Storage};
+use super::client::{Changed, Client, Column, Entry, Partition, RACES, Storage, pause};
 use super::types::{decoded, to_hive};
 
 /// The parameter of our tables, which has their location.
 const OURS: &str = "featurectl.table";
-/// How often a lost race is run again.
-const RACES: u32 = 10;
 
 /// A database of the catalog that tables are registered in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +64,7 @@ impl Database {
 
     /// The name that a table has in it: in lower case, with `_` for all but letters and digits.
     pub fn table_name(&self, name: &str) -> String {
-        let sign = |c: char| if c.is_alphanumeric() { c.to_lowercase().next().unwrap_or(c) } else { '_' };
+        let sign = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
         name.chars().map(sign).collect()
     }
 
@@ -174,11 +171,6 @@ impl std::fmt::Display for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "glue://{}", self.name)
     }
-}
-
-/// Waits longer after each lost race. Those who lose one go on at different times by themselves: they look first.
-async fn pause(race: u32) {
-    tokio::time::sleep(Duration::from_millis(50 << race.min(5))).await;
 }
 
 /// Whether a table of the catalog is ours, with its files at `location`.
