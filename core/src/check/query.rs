@@ -93,8 +93,9 @@ pub(super) fn diagnose(error: &DataFusionError, source: &Source, fallback: Span,
             },
             None => {
                 let text = e.to_string();
-                // What it says first that it is about, if that is in the text.
-                let place = || text.split('`').nth(1).and_then(|name| find_word(source, fallback, name));
+                // A table of a catalog, if it says first that it is about one.
+                let name = || text.split('`').nth(1).filter(|name| name.matches('.').count() == 2);
+                let place = || find_word(source, fallback, name()?);
                 let span = span.or_else(place).unwrap_or(fallback);
                 Diagnostic::error("invalid-query", text, span)
             }
