@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use featurectl_aws::{Access, Buckets};
+use featurectl_connectors::glue::Database;
 use featurectl_core::{Error, OnlineStore, Result, closest};
 use featurectl_executors::LocalOptions;
 use featurectl_executors::cluster::{Address, Tls};
@@ -26,6 +27,8 @@ pub struct Project {
     pub store: Folder,
     /// Where the online store is, if it is not in the folder of the others.
     pub online: Option<Online>,
+    /// The database of Glue that tables are registered in.
+    pub catalog: Option<Database>,
     /// How AWS is reached.
     pub access: Access,
     /// The stores of buckets.
@@ -67,6 +70,7 @@ struct Config {
 struct Profile {
     store: Option<String>,
     online: Option<String>,
+    catalog: Option<String>,
     region: Option<String>,
     aws_profile: Option<String>,
     endpoint: Option<String>,
@@ -110,6 +114,7 @@ impl Project {
         Self {
             store: root.join(WORK).into(),
             online: None,
+            catalog: None,
             access: Access::default(),
             buckets: Arc::new(Buckets::new(Access::default())),
             waiting: Arc::new(Buckets::new(Access::default())),
@@ -193,6 +198,12 @@ impl Project {
         if chosen.table.is_some() && !matches!(online, Some(Online::Table(..))) {
             return Err(of("table")(Error::invalid("it is for `online = \"dynamodb://TABLE\"`")));
         }
+        let store = store.map_err(of("store"))?.unwrap_or(project.store);
+        let catalog = chosen.catalog.as_deref().map(Database::parse).transpose().map_err(of("catalog"))?;
+        if catalog.is_some() && store.local().is_some() {
+            let text = "Glue has tables of S3 only: set `store = \"s3://bucket/prefix\"`, or leave it out";
+            return Err(of("catalog")(Error::invalid(text)));
+        }
         let cluster = chosen.cluster.as_deref().map(Address::parse).transpose();
         let cluster = cluster.map_err(of("cluster"))?;
         let tls = |t: TlsFiles| {
@@ -203,8 +214,9 @@ impl Project {
         Ok(Self {
             cluster: cluster.map(|c| c.with_tls(tls.clone())),
             tls,
-            store: store.map_err(of("store"))?.unwrap_or(project.store),
+            store,
             online,
+            catalog,
             access,
             buckets,
             waiting,

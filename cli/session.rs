@@ -139,6 +139,7 @@ impl Session {
         };
         connectors::register_formats(&ctx);
         connectors::kinesis::register_streams(&ctx, &project.root, &project.access);
+        connectors::glue::register_catalog(&ctx, &project.access);
         let models = ModelSet::new(&project.root).with_fetch(fetch(&project.buckets, &project.waiting));
         let models = Arc::new(models);
         Output::ALL.into_iter().for_each(|output| ctx.register_udf(predict_udf(Arc::clone(&models), output)));

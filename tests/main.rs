@@ -6,6 +6,7 @@ mod cluster;
 mod crates;
 mod diagnostics;
 mod engine;
+mod glue;
 mod kill;
 mod kinesis;
 mod network;

@@ -18,21 +18,21 @@ mod dynalite;
 #[path = "../aws/tests/ministack.rs"]
 mod ministack;
 #[path = "../aws/tests/proxy.rs"]
-mod proxy;
+pub(crate) mod proxy;
 
 const KEY: &str = "AKIDMARKEDMARKEDMARK";
 const SECRET: &str = "markedSecretMarkedSecretMarkedSecret";
 const TOKEN: &str = "markedTokenMarkedTokenMarkedToken";
 
 /// S3 with a bucket of each test, and DynamoDB.
-struct Aws {
-    s3: &'static Ministack,
-    s3_endpoint: String,
+pub(crate) struct Aws {
+    pub(crate) s3: &'static Ministack,
+    pub(crate) s3_endpoint: String,
     dynamodb: &'static Dynalite,
 }
 
 impl Aws {
-    fn start(bucket: &str) -> Self {
+    pub(crate) fn start(bucket: &str) -> Self {
         static S3: OnceLock<Ministack> = OnceLock::new();
         static DYNAMODB: OnceLock<Dynalite> = OnceLock::new();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/aws/tests/until_closed.py");
@@ -44,7 +44,7 @@ impl Aws {
     }
 
     /// The environment that a process reaches them by.
-    fn environment(&self) -> BTreeMap<&'static str, String> {
+    pub(crate) fn environment(&self) -> BTreeMap<&'static str, String> {
         let of = |(name, value): (&'static str, &str)| (name, value.to_string());
         let all = [
             ("AWS_ENDPOINT_URL_S3", self.s3_endpoint.as_str()),
@@ -58,7 +58,7 @@ impl Aws {
         all.into_iter().map(of).collect()
     }
 
-    fn command(&self, folder: &Path, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, folder: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_featurectl"));
         command.current_dir(folder).args(args);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
@@ -87,7 +87,7 @@ impl Aws {
     }
 
     /// The keys of a bucket.
-    fn keys(&self, bucket: &str) -> Vec<String> {
+    pub(crate) fn keys(&self, bucket: &str) -> Vec<String> {
         let answer = self.s3.request(&format!("GET /{bucket}?list-type=2&max-keys=1000 HTTP/1.1\r\n"));
         answer.split("<Key>").skip(1).filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_string())).collect()
     }
@@ -103,7 +103,7 @@ fn profile(folder: &Path, bucket: &str) {
 }
 
 /// A project as `init` writes it, with its data in the bucket, too, where the job of `aws.sql` reads them.
-fn project_on(aws: &Aws, bucket: &str) -> TempDir {
+pub(crate) fn project_on(aws: &Aws, bucket: &str) -> TempDir {
     let folder = project();
     profile(folder.path(), bucket);
     let job = std::fs::read_to_string(folder.path().join("job.sql")).expect("the job");

@@ -123,7 +123,7 @@ impl Session {
             statement: format!("materialize {}  (tiles of {lengths}{had})", view.name),
             status,
             reads: upstream(&found),
-            writes: Some(format!("offline {offline}{online}")),
+            writes: Some(format!("offline {offline}{online}{}", self.catalog_note(&view.name))),
         })
     }
 
@@ -136,7 +136,7 @@ impl Session {
             statement: format!("training set {}  ({}{had})", set.name, plural(set.schema.fields().len(), "column")),
             status,
             reads: upstream(&found),
-            writes: Some(format!("offline {}", self.offline.path(&set.name))),
+            writes: Some(format!("offline {}{}", self.offline.path(&set.name), self.catalog_note(&set.name))),
         })
     }
 
@@ -162,7 +162,7 @@ impl Session {
                 _ => "new",
             },
             reads: upstream(&found),
-            writes: Some(format!("{} ({})", output.target, copy.format)),
+            writes: Some(format!("{} ({}){}", output.target, copy.format, self.copy_note(copy, &output.target))),
         })
     }
 

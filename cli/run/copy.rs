@@ -78,8 +78,12 @@ impl Target {
         Ok(Self { parent, name: name.into() })
     }
 
-    fn folder(&self) -> Folder {
+    pub(super) fn folder(&self) -> Folder {
         self.parent.join(&self.name)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where rows are written before they have their place.
@@ -130,8 +134,9 @@ impl Run<'_> {
         let output = self.session.output(copy, &found, &self.id).await?;
         let figures = |rows: u64| serde_json::json!({ "rows": rows });
         if let Some(known) = output.known {
-            let detail = format!("{} rows", thousands(known.rows));
-            self.done(verb, &copy.target, detail, true, started, figures(known.rows));
+            let registered = self.session.register_copy(copy, &output.target).await?;
+            let detail = format!("{} rows{}", thousands(known.rows), registered.note());
+            self.done(verb, &copy.target, detail, !registered.changed, started, figures(known.rows));
             return Ok(());
         }
         let rows = match output.target.parent.local() {
@@ -148,8 +153,9 @@ impl Run<'_> {
             run_id: self.id.clone(),
         };
         self.session.registry.put_output(&output.note, &written)?;
+        let registered = self.session.register_copy(copy, &output.target).await?;
         let rate = rows as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        let detail = format!("{} rows at {} rows/s", thousands(rows), thousands(rate as u64));
+        let detail = format!("{} rows at {} rows/s{}", thousands(rows), thousands(rate as u64), registered.note());
         self.done(verb, &copy.target, detail, false, started, figures(rows));
         Ok(())
     }
@@ -239,7 +245,7 @@ impl Run<'_> {
 }
 
 /// Whether a COPY writes one file.
-fn is_single(copy: &Copy) -> bool {
+pub(super) fn is_single(copy: &Copy) -> bool {
     Path::new(&copy.target).extension().is_some() && copy.partitioned_by.is_empty()
 }
 

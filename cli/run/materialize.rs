@@ -60,11 +60,13 @@ impl Run<'_> {
             latest => self.backfill(view, until, &found, manifest, latest).await?,
         };
         let served = if view.online { self.fill_online(view, &version).await? } else { false };
-        let detail =
-            format!("{} tiles, {} features{}", thousands(version.rows), view.features.len(), online_note(view));
+        let registered = session.register_version(&view.name, &version).await?;
+        let (tiles, features) = (thousands(version.rows), view.features.len());
+        let detail = format!("{tiles} tiles, {features} features{}{}", online_note(view), registered.note());
         let figures =
             serde_json::json!({ "tiles": version.rows, "features": view.features.len(), "online": view.online });
-        self.done("Computed", &view.name, detail, !version.written && !served, started, figures);
+        let unchanged = !version.written && !served && !registered.changed;
+        self.done("Computed", &view.name, detail, unchanged, started, figures);
         Ok(())
     }
 

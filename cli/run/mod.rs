@@ -6,10 +6,12 @@
 //!           ├─ TRAINING SET ───▶ here             rows → offline
 //!           ├─ MODEL ──────────▶ train.rs         split → launch → measure → store
 //!           └─ COPY, SELECT ───▶ copy.rs, here
+//!                                catalog.rs       tables in Glue, if the profile names a database
 //! ```
 //! Every step has an *input hash* of all that its result depends on. A result with that hash is left alone, so running
 //! again does what is missing, also after a run that was killed: every result appears whole or not at all.
 
+mod catalog;
 mod copy;
 mod materialize;
 mod train;
@@ -234,10 +236,11 @@ impl Run<'_> {
         let mut upstream = upstream(&found);
         upstream.push(format!("feature service {}", set.service));
         self.define(ObjectKind::TrainingSet, &set.name, order, parsed, &set.sql, upstream, columns(&set.schema))?;
+        let registered = self.session.register_version(&set.name, &version).await?;
         let (rows, width) = (version.rows, set.schema.fields().len());
-        let detail = format!("v{}  {} rows, {width} columns", version.number, thousands(rows));
+        let detail = format!("v{}  {} rows, {width} columns{}", version.number, thousands(rows), registered.note());
         let figures = serde_json::json!({ "version": version.number, "rows": rows, "columns": width });
-        self.done("Wrote", &set.name, detail, !version.written, started, figures);
+        self.done("Wrote", &set.name, detail, !version.written && !registered.changed, started, figures);
         Ok(())
     }
 
@@ -248,9 +251,13 @@ impl Run<'_> {
         match kind {
             ObjectKind::FeatureView => {
                 self.forget(name).await?;
+                session.unregister(name).await?;
                 session.offline.remove(name)?;
             }
-            ObjectKind::TrainingSet => drop(session.offline.remove(name)?),
+            ObjectKind::TrainingSet => {
+                session.unregister(name).await?;
+                session.offline.remove(name)?;
+            }
             ObjectKind::Model => {
                 session.project.store.join("models").join(name).remove_all()?;
             }

@@ -18,7 +18,7 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{CreateExternalTable as DeltaTable, Expr, TableProviderFilterPushDown, TableType};
 use datafusion::object_store::path::Path;
 use datafusion::object_store::prefix::PrefixStore;
-use datafusion::object_store::{self, ObjectStore, ObjectStoreExt};
+use datafusion::object_store::{self, ObjectMeta, ObjectStore, ObjectStoreExt};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
@@ -31,6 +31,8 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
+
+use crate::glue::HiveTable;
 
 /// Makes `STORED AS DELTA` known to a session.
 pub fn register_formats(ctx: &SessionContext) {
@@ -47,17 +49,21 @@ impl TableProviderFactory for DeltaTables {
         match table.locations.as_slice() {
             [location] if location.contains("://") => {
                 let url = Url::parse(location).map_err(|e| Error::invalid(format!("`{location}`: {e}")))?;
-                let store = session.runtime_env().object_store_registry.get_store(&url)?;
-                let key = Path::from_url_path(url.path())?;
-                let prefixed = Arc::new(PrefixStore::new(Arc::clone(&store), key));
-                let mut delta =
-                    deltalake::DeltaTable::new(default_logstore(prefixed, store, &url, &StorageConfig::default()));
-                delta.load().await.map_err(|e| delta_error(e, location))?;
-                Ok(delta.table_provider().await?)
+                delta_table(session, &url).await
             }
             _ => DeltaTableFactory {}.create(session, table).await,
         }
     }
+}
+
+/// The Delta table below a URL of a bucket.
+pub(crate) async fn delta_table(session: &dyn Session, url: &Url) -> DfResult<Arc<dyn TableProvider>> {
+    let store = session.runtime_env().object_store_registry.get_store(url)?;
+    let key = Path::from_url_path(url.path())?;
+    let prefixed = Arc::new(PrefixStore::new(Arc::clone(&store), key));
+    let mut delta = deltalake::DeltaTable::new(default_logstore(prefixed, store, url, &StorageConfig::default()));
+    delta.load().await.map_err(|e| delta_error(e, url.as_str()))?;
+    delta.table_provider().await
 }
 
 fn delta_error(e: DeltaTableError, location: &str) -> Error {
@@ -215,24 +221,33 @@ pub struct SourceFile {
 /// Errors: those of the object store.
 pub async fn source_files(ctx: &SessionContext, table: &dyn TableProvider) -> Result<Option<Vec<SourceFile>>> {
     let any: &dyn std::any::Any = table;
-    let Some(listing) = any.downcast_ref::<ListingTable>() else { return Ok(None) };
     let state = ctx.state();
     let mut files = Vec::new();
+    if let Some(table) = any.downcast_ref::<HiveTable>() {
+        files.extend(table.files(&state).await?.into_iter().map(|f| source_file(f, true)));
+        files.sort();
+        return Ok(Some(files));
+    }
+    let Some(listing) = any.downcast_ref::<ListingTable>() else { return Ok(None) };
     for url in listing.table_paths() {
         let store = ctx.runtime_env().object_store(url)?;
         let extension = listing.options().file_extension.as_str();
         let mut found = url.list_all_files(&state, store.as_ref(), extension).await?;
         while let Some(f) = found.try_next().await? {
-            let mut version = format!("{} {}", f.size, f.last_modified.timestamp_micros());
-            // A bucket tells the time of a change in seconds.
-            if let Some(tag) = f.e_tag.filter(|_| url.scheme() != "file") {
-                version = format!("{version} {tag}");
-            }
-            files.push(SourceFile { path: f.location.to_string(), version });
+            files.push(source_file(f, url.scheme() != "file"));
         }
     }
     files.sort();
     Ok(Some(files))
+}
+
+fn source_file(file: ObjectMeta, in_bucket: bool) -> SourceFile {
+    let mut version = format!("{} {}", file.size, file.last_modified.timestamp_micros());
+    // A bucket tells the time of a change in seconds.
+    if let Some(tag) = file.e_tag.filter(|_| in_bucket) {
+        version = format!("{version} {tag}");
+    }
+    SourceFile { path: file.location.to_string(), version }
 }
 
 /// A hash that changes when one of the files may have.

@@ -1,4 +1,4 @@
-//! Where rows come from: files, object stores, Delta tables and Kinesis streams.
+//! Where rows come from: files, object stores, Delta tables, the Glue catalog and Kinesis streams.
 //!
 //! ```text
 //!  LOCATION 'data/x.parquet' ──locate──▶ an existing path ──DataFusion──▶ TableProvider ──source_version──▶ hash
@@ -9,6 +9,7 @@
 mod dead_letter;
 pub mod decode;
 mod files;
+pub mod glue;
 pub mod kinesis;
 
 pub use dead_letter::{BadRecord, DeadLetters};

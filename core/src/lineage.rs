@@ -32,7 +32,7 @@ pub fn lineage(plan: &LogicalPlan) -> crate::Result<Lineage> {
     plan.apply_with_subqueries(|node| {
         match node {
             LogicalPlan::TableScan(scan) => {
-                found.tables.insert(scan.table_name.table().to_string(), source_as_provider(&scan.source)?);
+                found.tables.insert(scan.table_name.to_string(), source_as_provider(&scan.source)?);
             }
             LogicalPlan::Extension(e) => {
                 if let Some(view) = e.node.as_any().downcast_ref::<AsOfNode>().and_then(AsOfNode::view) {

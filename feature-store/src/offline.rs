@@ -14,12 +14,13 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::prefix::PrefixStore;
 use datafusion::prelude::SessionContext;
+use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{CommitInfo, Transaction};
 use deltalake::logstore::{StorageConfig, default_logstore};
@@ -98,6 +99,15 @@ pub struct Version {
     pub written: bool,
     /// The table as it is at this version, so that the next write need not read its log again.
     delta: DeltaTable,
+}
+
+impl Version {
+    /// The table's columns.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        let snapshot = self.delta.snapshot().map_err(|e| Error::data(e.to_string()).with_source(e))?.snapshot();
+        let schema: Schema = snapshot.schema().as_ref().try_into_arrow()?;
+        Ok(Arc::new(schema))
+    }
 }
 
 /// Delta tables below a folder.

@@ -91,7 +91,14 @@ pub(super) fn diagnose(error: &DataFusionError, source: &Source, fallback: Span,
                 help: p.help.clone(),
                 ..Diagnostic::error(p.code, &p.message, source.span(p.span).or(span).unwrap_or(fallback))
             },
-            None => Diagnostic::error("invalid-query", e.to_string(), span.unwrap_or(fallback)),
+            None => {
+                let text = e.to_string();
+                // A table of a catalog, if it says first that it is about one.
+                let name = || text.split('`').nth(1).filter(|name| name.matches('.').count() == 2);
+                let place = || find_word(source, fallback, name()?);
+                let span = span.or_else(place).unwrap_or(fallback);
+                Diagnostic::error("invalid-query", text, span)
+            }
         },
         DataFusionError::SchemaError(e, _) => schema_diagnostic(e, source, span, fallback),
         other => text_diagnostic(&other.strip_backtrace(), source, span.unwrap_or(fallback), tables),

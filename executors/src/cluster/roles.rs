@@ -16,7 +16,7 @@ use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::{SchedulerConfig, TaskDistributionPolicy};
 use ballista_scheduler::scheduler_process::start_server;
 use ballista_scheduler::scheduler_server::JobIdGenerator;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use featurectl_core::{Error, Result};
@@ -244,7 +244,10 @@ async fn terminated() {
 }
 
 fn session_state(config: SessionConfig, role: &Role) -> SessionState {
-    let mut state = SessionStateBuilder::new().with_default_features().with_config(config).build();
+    // Parquet scans ask for the store of their files as soon as they are made of bytes, in the scheduler, too.
+    let runtime = RuntimeEnv { object_store_registry: Arc::clone(&role.stores), ..RuntimeEnv::default() };
+    let builder = SessionStateBuilder::new().with_default_features().with_config(config);
+    let mut state = builder.with_runtime_env(Arc::new(runtime)).build();
     for function in &role.scalar {
         // It replaces one of the same name, as it does in a driver.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function.clone()));

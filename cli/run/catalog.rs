@@ -1,0 +1,96 @@
+//! Tables in the catalog that the profile names: what is committed or copied is registered there.
+//!
+//! Registering comes last and is done by every run, also of what is unchanged: a run that could not is made good by the next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use featurectl_connectors::glue::{Database, Registration, StoredAs};
+use featurectl_core::check::Copy;
+use featurectl_core::{Error, Result};
+use featurectl_feature_store::{Folder, Version};
+
+use super::copy::{Target, is_single};
+use crate::session::Session;
+
+/// What became of a table in the catalog.
+#[derive(Debug, Default)]
+pub(super) struct Registered {
+    /// Whether the catalog did not say so before.
+    pub(super) changed: bool,
+    place: Option<String>,
+}
+
+impl Registered {
+    pub(super) fn note(&self) -> String {
+        note(self.place.clone())
+    }
+}
+
+fn note(place: Option<String>) -> String {
+    place.map_or(String::new(), |p| format!(", {p}"))
+}
+
+impl Session {
+    /// Registers a table of the offline store.
+    pub(super) async fn register_version(&self, table: &str, version: &Version) -> Result<Registered> {
+        let Some(database) = &self.project.catalog else { return Ok(Registered::default()) };
+        let (location, schema) = (location(&self.offline.path(table))?, version.schema()?);
+        let wanted = Registration { name: table.into(), location, schema, stored_as: StoredAs::Delta };
+        self.register(database, &wanted, &format!("version {}", version.number)).await
+    }
+
+    /// Registers a folder of Parquet files in a bucket; other outputs are no tables that readers of the catalog know.
+    pub(super) async fn register_copy(&self, copy: &Copy, target: &Target) -> Result<Registered> {
+        let Some(database) = self.catalog_of(copy, target) else { return Ok(Registered::default()) };
+        let files = target.folder().below()?;
+        let folders: BTreeSet<&str> = files.iter().filter_map(|(name, _)| Some(name.rsplit_once('/')?.0)).collect();
+        let folders = folders.into_iter().map(str::to_string).collect();
+        let wanted = Registration {
+            name: target.name().into(),
+            location: location(&target.folder())?,
+            schema: Arc::clone(copy.plan.schema().inner()),
+            stored_as: StoredAs::Parquet { keys: copy.partitioned_by.clone(), folders },
+        };
+        self.register(database, &wanted, "what was copied").await
+    }
+
+    async fn register(&self, database: &Database, wanted: &Registration, what: &str) -> Result<Registered> {
+        let changed = Box::pin(database.register(&self.project.access, wanted)).await.map_err(|e| {
+            e.context(format!(
+                "{what} is at {}, whole, but it is not registered in Glue: run again to register it",
+                wanted.location
+            ))
+        })?;
+        Ok(Registered { changed, place: Some(database.place(&wanted.name)) })
+    }
+
+    /// Takes a table of the offline store out of the catalog.
+    pub(super) async fn unregister(&self, table: &str) -> Result<()> {
+        let Some(database) = &self.project.catalog else { return Ok(()) };
+        Box::pin(database.forget(&self.project.access, table, &location(&self.offline.path(table))?)).await
+    }
+
+    /// Where a table of the offline store will be registered, as `plan` says it.
+    pub(crate) fn catalog_note(&self, table: &str) -> String {
+        note(self.project.catalog.as_ref().map(|d| d.place(table)))
+    }
+
+    /// Where a COPY will be registered.
+    pub(crate) fn copy_note(&self, copy: &Copy, target: &Target) -> String {
+        note(self.catalog_of(copy, target).map(|d| d.place(target.name())))
+    }
+
+    fn catalog_of(&self, copy: &Copy, target: &Target) -> Option<&Database> {
+        let is_table = copy.format == "parquet" && !is_single(copy) && target.folder().local().is_none();
+        self.project.catalog.as_ref().filter(|_| is_table)
+    }
+}
+
+/// A folder of a bucket by its key as it is, which is how the catalog has it.
+fn location(folder: &Folder) -> Result<String> {
+    let (url, _) = folder.bucket()?.ok_or_else(|| Error::internal("a table of Glue is in a bucket"))?;
+    let key = datafusion::object_store::path::Path::from_url_path(url.path());
+    let key = key.map_err(|e| Error::invalid(format!("{url}: {e}")))?;
+    Ok(format!("s3://{}/{key}/", url.host_str().unwrap_or_default()))
+}

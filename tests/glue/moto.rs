@@ -1,0 +1,171 @@
+//! A moto of a test's own on the loopback address: Glue, among others.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// It ends with this value, or with the process: its pipe ends then, and the server with the pipe.
+pub struct Moto {
+    child: Child,
+    port: u16,
+}
+
+impl Moto {
+    pub fn start() -> Self {
+        (0..5).find_map(|_| try_start()).expect("moto does not answer")
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The answer to a call of Glue.
+    pub fn call(&self, operation: &str, body: &Value) -> Value {
+        let (status, answer) = call(self.port, operation, body).expect("moto answers");
+        assert_eq!(status, 200, "{operation} {body}: {answer}");
+        answer
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `None` if it ends at once, as it does where another process was faster with a port, or does not answer.
+fn try_start() -> Option<Moto> {
+    let venv = std::env::var_os("FEATURECTL_MOTO").expect("run ./test, which installs moto");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
+    let mut command = Command::new(PathBuf::from(venv).join("bin/python"));
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/glue/until_closed.py")).arg(port.to_string());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = Moto { child: command.spawn().expect("python starts"), port };
+    for _ in 0..1200 {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return Some(server);
+        }
+        if server.child.try_wait().expect("its state").is_some() {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
+fn call(port: u16, operation: &str, body: &Value) -> io::Result<(u16, Value)> {
+    let body = body.to_string();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nX-Amz-Target: AWSGlue.{operation}\r\n\
+         Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nAuthorization: AWS4-HMAC-SHA256 \
+         Credential=AKID/20260101/us-east-1/glue/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(&[head.into_bytes(), body.into_bytes()].concat())?;
+    let (head, body) = receive(&mut stream)?;
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(500);
+    Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+}
+
+/// A call that came to the proxy.
+pub struct Call<'a> {
+    pub operation: &'a str,
+    pub body: Value,
+    /// How many of its operation came before.
+    pub nth: usize,
+    port: u16,
+}
+
+impl Call<'_> {
+    /// What moto answers to it, or to one with another body.
+    pub fn forward(&self, body: &Value) -> (u16, Value) {
+        call(self.port, self.operation, body).expect("moto answers")
+    }
+
+    /// An error of the service.
+    pub fn refuse(&self, code: &str) -> (u16, Value) {
+        (400, serde_json::json!({ "__type": code, "Message": "made up by the test" }))
+    }
+}
+
+type Answer = Arc<dyn Fn(&Call<'_>) -> (u16, Value) + Send + Sync>;
+
+/// A proxy before moto, until the process ends.
+pub struct Proxy {
+    pub endpoint: String,
+    seen: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Proxy {
+    pub fn start(moto: &Moto, answer: impl Fn(&Call<'_>) -> (u16, Value) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+        let (kept, answer, port): (_, Answer, _) = (Arc::clone(&seen), Arc::new(answer), moto.port);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                std::thread::spawn(move || serve(client, port, &kept, &answer));
+            }
+        });
+        Self { endpoint, seen }
+    }
+
+    /// The bodies of the calls of an operation.
+    pub fn calls(&self, operation: &str) -> Vec<Value> {
+        let seen = self.seen.lock().expect("no panic");
+        seen.iter().filter(|(o, _)| o == operation).map(|(_, body)| body.clone()).collect()
+    }
+}
+
+fn serve(mut client: TcpStream, port: u16, seen: &Mutex<Vec<(String, Value)>>, answer: &Answer) -> io::Result<()> {
+    loop {
+        let (head, body) = receive(&mut client)?;
+        let target = head.lines().find(|l| l.to_lowercase().starts_with("x-amz-target:"));
+        let operation = target.and_then(|l| l.rsplit('.').next()).unwrap_or_default().trim();
+        let body: Value = serde_json::from_slice(&body)?;
+        let nth = {
+            let mut seen = seen.lock().expect("no panic");
+            seen.push((operation.to_string(), body.clone()));
+            seen.iter().filter(|(o, _)| o == operation).count() - 1
+        };
+        let (status, body) = answer(&Call { operation, body, nth, port });
+        let body = body.to_string();
+        let head = format!(
+            "HTTP/1.1 {status} \r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        client.write_all(&[head.into_bytes(), body.into_bytes()].concat())?;
+    }
+}
+
+fn receive(stream: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    let mut more = |bytes: &mut Vec<u8>| match stream.read(&mut buffer)? {
+        0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        n => {
+            bytes.extend(&buffer[..n]);
+            Ok(())
+        }
+    };
+    let end = loop {
+        match bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            Some(at) => break at + 4,
+            None => more(&mut bytes)?,
+        }
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let length =
+        head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    while bytes.len() < end + length.unwrap_or(0) {
+        more(&mut bytes)?;
+    }
+    Ok((head, bytes.split_off(end)))
+}
