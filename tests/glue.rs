@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::text;
 use crate::cluster::Cluster;
-use crate::s3::proxy::Proxy as S3Proxy;
+use crate::s3::proxy::{Fault, Proxy as S3Proxy};
 use crate::s3::{Aws, project_on};
 
 #[path = "glue/moto.rs"]
@@ -251,7 +251,7 @@ fn partitions_are_registered_in_batches_and_read_page_by_page() {
                 FROM glue.features.parts";
     assert_eq!(glue.rows(folder.path(), sums), "n,s,parts,nulls\n1000,499500,249,4\n");
     assert!(proxy.calls("GetPartitions").len() >= 4);
-    let lists = S3Proxy::start(&glue.aws.s3.endpoint(), |_| None);
+    let lists = S3Proxy::start(&glue.aws.s3.endpoint(), |_| None::<Fault>);
     let direct = std::mem::replace(&mut glue.aws.s3_endpoint, lists.endpoint.clone());
     assert_eq!(glue.rows(folder.path(), &format!("{sums} WHERE part = 'p/3'")), "n,s,parts,nulls\n4,1512,1,0\n");
     let listed = lists.seen().iter().filter(|r| r.head.contains("prefix=parts")).count();
