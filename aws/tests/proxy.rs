@@ -124,7 +124,8 @@ fn serve(
     if fault.is_some() { Ok(()) } else { client.write_all(&answer) }
 }
 
-fn receive(stream: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
+/// The head of a request or an answer, and its body.
+pub fn receive(stream: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
     let mut more = |bytes: &mut Vec<u8>| match stream.read(&mut buffer)? {
         0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),

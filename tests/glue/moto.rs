@@ -1,6 +1,6 @@
 //! A moto of a test's own on the loopback address: Glue, among others.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::s3::proxy::receive;
 
 /// It ends with this value, or with the process: its pipe ends then, and the server with the pipe.
 pub struct Moto {
@@ -144,28 +146,4 @@ fn serve(mut client: TcpStream, port: u16, seen: &Mutex<Vec<(String, Value)>>, a
         );
         client.write_all(&[head.into_bytes(), body.into_bytes()].concat())?;
     }
-}
-
-fn receive(stream: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
-    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-    let mut more = |bytes: &mut Vec<u8>| match stream.read(&mut buffer)? {
-        0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-        n => {
-            bytes.extend(&buffer[..n]);
-            Ok(())
-        }
-    };
-    let end = loop {
-        match bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            Some(at) => break at + 4,
-            None => more(&mut bytes)?,
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length =
-        head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-    while bytes.len() < end + length.unwrap_or(0) {
-        more(&mut bytes)?;
-    }
-    Ok((head, bytes.split_off(end)))
 }
