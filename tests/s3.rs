@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use dynalite::Server as Dynalite;
+use dynalite::dynalite;
 use ministack::Ministack;
+use process::Process;
 use proxy::{Fault, Proxy, Refusal};
 use tempfile::TempDir;
 
@@ -17,6 +18,8 @@ use crate::cluster::Cluster;
 mod dynalite;
 #[path = "../aws/tests/ministack.rs"]
 mod ministack;
+#[path = "../aws/tests/process.rs"]
+pub(crate) mod process;
 #[path = "../aws/tests/proxy.rs"]
 pub(crate) mod proxy;
 
@@ -28,18 +31,18 @@ const TOKEN: &str = "markedTokenMarkedTokenMarkedToken";
 pub(crate) struct Aws {
     pub(crate) s3: &'static Ministack,
     pub(crate) s3_endpoint: String,
-    dynamodb: &'static Dynalite,
+    dynamodb: &'static Process,
 }
 
 impl Aws {
     pub(crate) fn start(bucket: &str) -> Self {
         static S3: OnceLock<Ministack> = OnceLock::new();
-        static DYNAMODB: OnceLock<Dynalite> = OnceLock::new();
+        static DYNAMODB: OnceLock<Process> = OnceLock::new();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/aws/tests/until_closed.py");
         let s3 = S3.get_or_init(|| Ministack::start(script));
         s3.make_bucket(bucket);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/feature-store/tests/dynamodb/until_closed.js");
-        let dynamodb = DYNAMODB.get_or_init(|| Dynalite::start(script));
+        let dynamodb = DYNAMODB.get_or_init(|| dynalite(script));
         Self { s3, s3_endpoint: s3.endpoint(), dynamodb }
     }
 
@@ -48,7 +51,7 @@ impl Aws {
         let of = |(name, value): (&'static str, &str)| (name, value.to_string());
         let all = [
             ("AWS_ENDPOINT_URL_S3", self.s3_endpoint.as_str()),
-            ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.endpoint()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", &self.dynamodb.endpoint()),
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", KEY),
             ("AWS_SECRET_ACCESS_KEY", SECRET),

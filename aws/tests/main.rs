@@ -1,6 +1,7 @@
 //! Buckets by the emulator ministack, and by a proxy that refuses requests as S3 does.
 
 mod ministack;
+mod process;
 mod proxy;
 
 use std::sync::atomic::{AtomicU32, Ordering};

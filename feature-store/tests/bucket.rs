@@ -22,6 +22,8 @@ use featurectl_core::sql::ObjectKind;
 use featurectl_feature_store::{Folder, Manifest, OfflineStore, Registry, Replace};
 use ministack::Ministack;
 
+use super::process;
+
 #[path = "../../aws/tests/ministack.rs"]
 mod ministack;
 

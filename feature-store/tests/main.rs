@@ -2,6 +2,8 @@
 
 mod bucket;
 mod dynamodb;
+#[path = "../../aws/tests/process.rs"]
+mod process;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

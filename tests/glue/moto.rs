@@ -3,62 +3,37 @@
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::s3::process::Process;
 use crate::s3::proxy::receive;
 
-/// It ends with this value, or with the process: its pipe ends then, and the server with the pipe.
-pub struct Moto {
-    child: Child,
-    port: u16,
-}
+/// One that ends with this value.
+pub struct Moto(Process);
 
 impl Moto {
     pub fn start() -> Self {
-        (0..5).find_map(|_| try_start()).expect("moto does not answer")
+        let venv = std::env::var_os("FEATURECTL_MOTO").expect("run ./test, which installs moto");
+        Self(Process::start("moto", 1200, |port| {
+            let mut command = Command::new(PathBuf::from(&venv).join("bin/python"));
+            command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/glue/until_closed.py")).arg(port.to_string());
+            command
+        }))
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.0.endpoint()
     }
 
     /// The answer to a call of Glue.
     pub fn call(&self, operation: &str, body: &Value) -> Value {
-        let (status, answer) = call(self.port, operation, body).expect("moto answers");
+        let (status, answer) = call(self.0.port, operation, body).expect("moto answers");
         assert_eq!(status, 200, "{operation} {body}: {answer}");
         answer
     }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// `None` if it ends at once, as it does where another process was faster with a port, or does not answer.
-fn try_start() -> Option<Moto> {
-    let venv = std::env::var_os("FEATURECTL_MOTO").expect("run ./test, which installs moto");
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
-    let mut command = Command::new(PathBuf::from(venv).join("bin/python"));
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/glue/until_closed.py")).arg(port.to_string());
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut server = Moto { child: command.spawn().expect("python starts"), port };
-    for _ in 0..1200 {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Some(server);
-        }
-        if server.child.try_wait().expect("its state").is_some() {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    None
 }
 
 fn call(port: u16, operation: &str, body: &Value) -> io::Result<(u16, Value)> {
@@ -110,7 +85,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
-        let (kept, answer, port): (_, Answer, _) = (Arc::clone(&seen), Arc::new(answer), moto.port);
+        let (kept, answer, port): (_, Answer, _) = (Arc::clone(&seen), Arc::new(answer), moto.0.port);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));

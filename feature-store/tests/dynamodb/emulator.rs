@@ -10,13 +10,14 @@ use featurectl_core::{OnlineStore, Tile, TileKey, TileRange};
 use featurectl_feature_store::DynamoStore;
 use featurectl_feature_store::dynamodb::{Limits, Table, TableOptions};
 
-use super::server::Server;
+use super::process::Process;
+use super::server::dynalite;
 
 /// Address of the emulator.
 pub fn endpoint() -> String {
-    static SERVER: OnceLock<Server> = OnceLock::new();
+    static SERVER: OnceLock<Process> = OnceLock::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dynamodb/until_closed.js");
-    SERVER.get_or_init(|| Server::start(script)).endpoint().to_string()
+    SERVER.get_or_init(|| dynalite(script)).endpoint()
 }
 
 /// How the tests reach a service at this address.

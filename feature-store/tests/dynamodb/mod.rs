@@ -8,3 +8,5 @@ mod parts;
 mod proxy;
 mod server;
 mod tables;
+
+use super::process;
