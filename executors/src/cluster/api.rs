@@ -63,8 +63,9 @@ async fn get(address: &Address, path: &str) -> Result<Value> {
     };
     let (status, body) = match net::get(&address.place(), address.tls(), path).await {
         Ok(answer) => answer,
-        // It speaks something else than HTTP/2, such as HTTP/1 or TLS.
-        Err(e) if e.to_string().contains("frame with invalid size") => return Err(foreign(&net::TLS_FIX)),
+        Err(_) if address.tls().is_none() && net::speaks_otherwise(&address.place()).await => {
+            return Err(foreign(&net::TLS_FIX));
+        }
         Err(e) if e.to_string().contains(net::TLS_FIX) => return Err(e.context(address.to_string())),
         Err(e) => {
             let message =

@@ -17,6 +17,8 @@ use ballista_executor::flight_service::BallistaFlightService;
 use ballista_executor::shutdown::Shutdown;
 use featurectl_core::{Error, ErrorKind, Result};
 use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
@@ -86,6 +88,22 @@ pub(super) async fn get(place: &str, tls: Option<&Tls>, path: &str) -> Result<(u
         Ok((status, answer.into_body().collect().await.map_err(|e| silent(&e))?.to_bytes()))
     };
     tokio::time::timeout(GET, answer).await.map_err(|e| silent(&e))?
+}
+
+/// Whether what listens at `place`, HOST:PORT, answers the beginning of HTTP/2 with anything else than a server's first
+/// frame, SETTINGS (RFC 9113, §3.4): it is HTTP/1, TLS or another protocol. Of a request on a connection like that the
+/// error says only sometimes why it was closed.
+pub(super) async fn speaks_otherwise(place: &str) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const SETTINGS: u8 = 4;
+    let first = async {
+        let mut stream = TcpStream::connect(place).await?;
+        stream.write_all(PREFACE).await?;
+        let mut frame = [0; 4];
+        stream.read_exact(&mut frame).await?;
+        std::io::Result::Ok(frame)
+    };
+    matches!(tokio::time::timeout(CONNECT, first).await, Ok(Ok([.., kind])) if kind != SETTINGS)
 }
 
 /// What an error comes down to: the innermost of its sources.
