@@ -63,14 +63,14 @@ async fn get(address: &Address, path: &str) -> Result<Value> {
     };
     let (status, body) = match net::get(&address.place(), address.tls(), path).await {
         Ok(answer) => answer,
-        Err(_) if address.tls().is_none() && net::speaks_otherwise(&address.place()).await => {
-            return Err(foreign(&net::TLS_FIX));
-        }
-        Err(e) if e.to_string().contains(net::TLS_FIX) => return Err(e.context(address.to_string())),
         Err(e) => {
-            let message =
-                format!("the scheduler {address} does not answer ({e}): is it running, and is this its address?");
-            return Err(Error::new(ErrorKind::Unavailable, message));
+            return Err(match net::misfit(&address.place(), address.tls()).await {
+                Some(why) => foreign(&why),
+                None => Error::new(
+                    ErrorKind::Unavailable,
+                    format!("the scheduler {address} does not answer ({e}): is it running, and is this its address?"),
+                ),
+            });
         }
     };
     if status != 200 {

@@ -17,7 +17,7 @@ use ballista_executor::flight_service::BallistaFlightService;
 use ballista_executor::shutdown::Shutdown;
 use featurectl_core::{Error, ErrorKind, Result};
 use http_body_util::{BodyExt, Full};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
@@ -38,6 +38,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 const GONE: Duration = Duration::from_secs(20);
 /// How long an answer over HTTP may take in all.
 const GET: Duration = Duration::from_secs(10);
+/// How long a role may take to refuse a certificate that it has.
+const REFUSAL: Duration = Duration::from_millis(500);
+/// The type of the frame that an end of HTTP/2 begins with.
+const SETTINGS: u8 = 4;
 /// What is to be done when two ends do not understand each other.
 pub(super) const TLS_FIX: &str =
     "the roles of a cluster need certificates of one authority, or none of them any: --tls-ca, --tls-cert, --tls-key";
@@ -90,20 +94,38 @@ pub(super) async fn get(place: &str, tls: Option<&Tls>, path: &str) -> Result<(u
     tokio::time::timeout(GET, answer).await.map_err(|e| silent(&e))?
 }
 
-/// Whether what listens at `place`, HOST:PORT, answers the beginning of HTTP/2 with anything else than a server's first
-/// frame, SETTINGS (RFC 9113, §3.4): it is HTTP/1, TLS or another protocol. Of a request on a connection like that the
-/// error says only sometimes why it was closed.
-pub(super) async fn speaks_otherwise(place: &str) -> bool {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    const SETTINGS: u8 = 4;
+/// Why no request can be made of what listens at `place`, HOST:PORT, although it accepts connections: it does not speak
+/// HTTP/2, or one of the two ends refuses the certificate of the other. `None` if it is not that.
+///
+/// The error of a request says it only sometimes: a connection may be closed before the request is sent, and then that is
+/// all there is to know.
+pub(super) async fn misfit(place: &str, tls: Option<&Tls>) -> Option<String> {
     let first = async {
-        let mut stream = TcpStream::connect(place).await?;
-        stream.write_all(PREFACE).await?;
-        let mut frame = [0; 4];
-        stream.read_exact(&mut frame).await?;
-        std::io::Result::Ok(frame)
+        let stream = TcpStream::connect(place).await?;
+        match tls {
+            Some(tls) => first_frame(tls.handshake(stream).await?).await,
+            None => first_frame(stream).await,
+        }
     };
-    matches!(tokio::time::timeout(CONNECT, first).await, Ok(Ok([.., kind])) if kind != SETTINGS)
+    match tokio::time::timeout(CONNECT, first).await.ok()? {
+        Ok(SETTINGS) => None,
+        Ok(_) => Some(TLS_FIX.into()),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Some(format!("{e}: {TLS_FIX}")),
+        Err(_) => None,
+    }
+}
+
+/// The type of the first frame that the other end sends (RFC 9113, §3.4 and §4.1).
+async fn first_frame(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<u8> {
+    let mut frame = [0; 4];
+    // What refuses a certificate says so at once. It is heard first: the word is lost if the other end closes with bytes
+    // of ours that it did not read.
+    let early = tokio::time::timeout(REFUSAL, stream.read_exact(&mut frame)).await;
+    if let Ok(read) = early {
+        return read.map(|_| frame[3]);
+    }
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    stream.read_exact(&mut frame).await.map(|_| frame[3])
 }
 
 /// What an error comes down to: the innermost of its sources.

@@ -16,12 +16,13 @@ use std::time::Duration;
 
 use featurectl_core::{Error, Result};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 /// The name that every certificate of a cluster is for. Machines come and go, so their own names say nothing; whom the
@@ -35,6 +36,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub struct Tls {
     files: [PathBuf; 3],
     client: ClientTlsConfig,
+    connector: TlsConnector,
     server: Arc<ServerConfig>,
 }
 
@@ -70,7 +72,15 @@ impl Tls {
         let own = certificates(&cert_pem).map_err(|e| wrong(cert, &e))?;
         let own_key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|e| wrong(key, &format!("no key: {e}")))?;
         let provider = Arc::new(default_provider());
-        let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(&provider));
+        let authorities = Arc::new(authorities);
+        let connector =
+            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let connector = connector.map_err(|e| Error::internal(e.to_string()))?;
+        let connector = connector.with_root_certificates(Arc::clone(&authorities));
+        let mut connector =
+            connector.with_client_auth_cert(own.clone(), own_key.clone_key()).map_err(|e| wrong(key, &e))?;
+        connector.alpn_protocols = vec![b"h2".to_vec()];
+        let asks = WebPkiClientVerifier::builder_with_provider(authorities, Arc::clone(&provider));
         let asks = asks.build().map_err(|e| wrong(ca, &e))?;
         let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let server = server.map_err(|e| Error::internal(e.to_string()))?.with_client_cert_verifier(asks);
@@ -81,13 +91,18 @@ impl Tls {
             .ca_certificate(Certificate::from_pem(&ca_pem))
             .identity(Identity::from_pem(&cert_pem, &key_pem));
         let files = [ca, cert, key].map(Path::to_path_buf);
-        Ok(Self { files, client, server: Arc::new(server) })
+        Ok(Self { files, client, connector: Arc::new(connector).into(), server: Arc::new(server) })
     }
 
     /// The endpoint, with TLS.
     pub(super) fn connect(&self, endpoint: &Endpoint) -> std::result::Result<Endpoint, tonic::transport::Error> {
         let uri = endpoint.uri().to_string().replacen("http://", "https://", 1);
         Endpoint::from_shared(uri)?.tls_config(self.client.clone())
+    }
+
+    /// The connection, encrypted.
+    pub(super) async fn handshake(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(ServerName::try_from(NAME).map_err(std::io::Error::other)?, stream).await
     }
 
     /// Listens on `bind:port`. What comes there is decrypted and goes to the same port of [`behind`], for as long as
