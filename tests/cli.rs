@@ -358,6 +358,26 @@ fn partitions_of_null_have_a_folder_of_their_own() {
 }
 
 #[test]
+fn columns_that_hardly_become_smaller_are_not_compressed_unless_it_is_asked_for() {
+    use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let codecs = |options: &str| {
+        let rows = "SELECT sin(value) AS noise, 1.5 + 0 * value AS same FROM generate_series(1, 20000) AS t(value)";
+        job(at, &format!("COPY ({rows}) TO 'out' STORED AS PARQUET {options}"));
+        let run = featurectl(at, &["run", "test.sql"]);
+        assert!(run.status.success(), "{}", text(&run.stderr));
+        let mut files = std::fs::read_dir(at.join("out")).expect("a folder");
+        let file = files.next().expect("a file").expect("an entry").path();
+        let reader = SerializedFileReader::new(std::fs::File::open(file).expect("a file")).expect("Parquet");
+        let columns = reader.metadata().row_group(0).columns();
+        columns.iter().map(|c| c.compression().to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(codecs(""), "UNCOMPRESSED SNAPPY");
+    assert!(codecs("OPTIONS (compression 'zstd(1)')").matches("ZSTD").count() == 2);
+}
+
+#[test]
 fn a_table_may_be_made_and_dropped_in_one_job() {
     let folder = project();
     let at = folder.path();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use datafusion::config::{ConfigFileType, TableOptions};
 use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::object_store::buffered::BufWriter;
 use datafusion::object_store::path::Path as Key;
 use datafusion::object_store::{ObjectStore, ObjectStoreExt};
@@ -172,8 +173,10 @@ impl Run<'_> {
         remove(&staged).map_err(doing)?;
         let ctx = &self.session.ctx;
         let format = format_options(ctx, copy)?;
-        // DataFusion's own writer puts NULL dates into the folder of 1970-01-01.
-        let own = self.session.is_remote() || !copy.partitioned_by.is_empty();
+        // DataFusion's own writer puts NULL dates into the folder of 1970-01-01. But it writes what comes in one stream
+        // by several tasks.
+        let one_stream = matches!(copy.plan, LogicalPlan::Sort(_) | LogicalPlan::Limit(_));
+        let own = self.session.is_remote() || !copy.partitioned_by.is_empty() || !(single || one_stream);
         let written = if own && matches!(format.current_format, Some(ConfigFileType::PARQUET)) {
             write_parts(ctx, copy, &self.id, format, single, &staged).await
         } else {

@@ -9,8 +9,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, new_empty_array, new_null_array};
-use arrow::compute::{concat, max, min};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, PrimitiveArray, RecordBatch, UInt32Array,
+    downcast_primitive, new_empty_array, new_null_array,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::compute::{concat, interleave, max, min, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::internal_err;
 use datafusion::error::Result;
@@ -114,7 +118,7 @@ fn dense<'a>(batches: impl Iterator<Item = &'a Vec<ArrayRef>>) -> Option<(i64, u
 /// Where the rows of each group are.
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// Row numbers, group by group, by time within a group.
+    /// Row numbers, or [places](Pieces), group by group, by time within a group.
     pub(crate) rows: Vec<u32>,
     /// The times of `rows`.
     pub(crate) times: Vec<i64>,
@@ -124,8 +128,8 @@ pub(crate) struct Order {
 
 impl Order {
     /// Orders rows that have the given groups and times, the latter in pieces. Rows of no group, or of a group past
-    /// `groups`, are left out.
-    pub(crate) fn new(of: &[u32], times: &[Int64Array], groups: usize) -> Result<Self> {
+    /// `groups`, are left out. Rows are numbered from the first on, or if pieces have `bits`, by their [places](Pieces).
+    pub(crate) fn new(of: &[u32], times: &[Int64Array], groups: usize, bits: Option<u32>) -> Result<Self> {
         if of.len() >= NONE as usize {
             return internal_err!("a partition of more than 4 billion rows: use more partitions");
         }
@@ -137,41 +141,42 @@ impl Order {
         }
         let total = starts[groups] as usize;
         let mut order = Self { rows: vec![0; total], times: vec![0; total], starts };
-        let mut row = 0u32;
-        let rows = times.iter().flat_map(|piece| piece.values()).map(|time| {
-            row += 1;
-            (*time, row - 1)
-        });
-        order.scatter(of, rows);
-        order.sort_groups(of);
+        let mut next = order.starts.clone();
+        let mut row = 0;
+        for (number, piece) in times.iter().enumerate() {
+            let first = bits.map_or(row as u32, |bits| (number as u32) << bits);
+            let of = &of[row..row + piece.len()];
+            let rows = piece.values().iter().zip(of).enumerate().filter(|(_, (_, group))| known(**group));
+            order.scatter(rows.map(|(at, (time, group))| (*time, first + at as u32, *group)), &mut next);
+            row += piece.len();
+        }
+        order.sort_groups();
         Ok(order)
     }
 
-    /// Puts rows, given with their times, into their groups, in the order in which they are given.
-    fn scatter(&mut self, of: &[u32], rows: impl Iterator<Item = (i64, u32)>) {
-        let mut next = self.starts.clone();
-        let groups = self.groups();
-        for (time, row) in rows {
-            let group = of[row as usize] as usize;
-            if group < groups {
-                let place = &mut next[group];
-                self.rows[*place as usize] = row;
-                self.times[*place as usize] = time;
-                *place += 1;
-            }
+    /// Puts rows, given as their times, numbers and groups, at the next places of their groups.
+    fn scatter(&mut self, rows: impl Iterator<Item = (i64, u32, u32)>, next: &mut [u32]) {
+        for (time, row, group) in rows {
+            let place = &mut next[group as usize];
+            self.rows[*place as usize] = row;
+            self.times[*place as usize] = time;
+            *place += 1;
         }
     }
 
     /// Few rows are sorted group by group; many are sorted by time as a whole, which takes a few passes, and dealt to
     /// their groups again.
-    fn sort_groups(&mut self, of: &[u32]) {
+    fn sort_groups(&mut self) {
         let unsorted: Vec<usize> = (0..self.groups()).filter(|g| !self.times[self.group(*g)].is_sorted()).collect();
         let rows: usize = unsorted.iter().map(|g| self.group(*g).len()).sum();
         if rows > 4096 && rows > self.rows.len() / 8 {
-            let mut pairs: Vec<(i64, u32)> = self.times.iter().copied().zip(self.rows.iter().copied()).collect();
+            let order = &*self;
+            let group = |g: usize| order.group(g).map(move |at| (order.times[at], order.rows[at], g as u32));
+            let mut rows: Vec<_> = (0..order.groups()).flat_map(group).collect();
             // Rows of one time stay in their order.
-            radix_sort(&mut pairs);
-            return self.scatter(of, pairs.into_iter());
+            radix_sort(&mut rows);
+            let mut next = self.starts.clone();
+            return self.scatter(rows.into_iter(), &mut next);
         }
         for g in unsorted {
             let range = self.group(g);
@@ -195,41 +200,154 @@ impl Order {
     }
 }
 
-/// Sorts by time, digit by digit from the lowest on (Knuth, "The art of computer programming", volume 3, 5.2.5). Pairs of
+/// Sorts by time, digit by digit from the lowest on (Knuth, "The art of computer programming", volume 3, 5.2.5). Rows of
 /// one time stay in their order.
-fn radix_sort(pairs: &mut Vec<(i64, u32)>) {
+fn radix_sort(rows: &mut Vec<(i64, u32, u32)>) {
     const BITS: u32 = 11;
-    let Some(least) = pairs.iter().map(|(time, _)| *time).min() else { return };
-    let most = pairs.iter().map(|(time, _)| *time).max().unwrap_or(least);
+    let Some(least) = rows.iter().map(|row| row.0).min() else { return };
+    let most = rows.iter().map(|row| row.0).max().unwrap_or(least);
     let key = |time: i64| time.wrapping_sub(least) as u64;
     let width = u64::BITS - key(most).leading_zeros();
-    let mut other = vec![(0, 0); pairs.len()];
+    let mut other = vec![(0, 0, 0); rows.len()];
     for shift in (0..width).step_by(BITS as usize) {
         let digit = |time: i64| (key(time) >> shift) as usize & ((1 << BITS) - 1);
         let mut next = [0u32; 1 << BITS];
-        pairs.iter().for_each(|(time, _)| next[digit(*time)] += 1);
+        rows.iter().for_each(|row| next[digit(row.0)] += 1);
         let mut start = 0;
         for place in &mut next {
             (*place, start) = (start, start + *place);
         }
-        for pair in pairs.iter() {
-            let place = &mut next[digit(pair.0)];
-            other[*place as usize] = *pair;
+        for row in rows.iter() {
+            let place = &mut next[digit(row.0)];
+            other[*place as usize] = *row;
             *place += 1;
         }
-        std::mem::swap(pairs, &mut other);
+        std::mem::swap(rows, &mut other);
     }
+}
+
+/// The columns of many batches, which stay where they are: a row is found by its place, `piece << bits | row of the piece`.
+pub(crate) struct Pieces {
+    columns: Vec<Vec<ArrayRef>>,
+    bits: Option<u32>,
+}
+
+impl Pieces {
+    /// Of `batches`, without the first `unused` columns.
+    pub(crate) fn new(schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Self> {
+        let longest = batches.iter().map(RecordBatch::num_rows).max().unwrap_or(0);
+        let bits = usize::BITS - longest.leading_zeros();
+        if batches.len() < 2 || (batches.len() as u64) << bits > u64::from(u32::MAX) {
+            return Self::whole(schema, batches, unused);
+        }
+        let mut columns = columns_of(schema, batches);
+        columns[..unused].iter_mut().for_each(Vec::clear);
+        Ok(Self { columns, bits: Some(bits) })
+    }
+
+    /// All in one piece.
+    pub(crate) fn whole(schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Self> {
+        let columns = concatenate(schema, batches, unused)?.into_iter().map(|column| vec![column]).collect();
+        Ok(Self { columns, bits: None })
+    }
+
+    /// Of a place; `None`: a place is a row number.
+    pub(crate) fn bits(&self) -> Option<u32> {
+        self.bits
+    }
+
+    /// The columns, if they are in one piece.
+    pub(crate) fn one(&self) -> Result<Vec<ArrayRef>> {
+        match self.bits {
+            None => Ok(self.columns.iter().map(|pieces| Arc::clone(&pieces[0])).collect()),
+            Some(_) => internal_err!("these columns are in many pieces"),
+        }
+    }
+
+    /// All columns of the rows at `places`; unused ones are NULL.
+    pub(crate) fn take(&self, places: &[u32]) -> Result<Vec<ArrayRef>> {
+        let Some(bits) = self.bits else {
+            let places = UInt32Array::from(places.to_vec());
+            return self.columns.iter().map(|pieces| Ok(take(&pieces[0], &places, None)?)).collect();
+        };
+        let gather = Gather { bits, places };
+        let mut pairs = None;
+        let one = |pieces: &Vec<ArrayRef>| {
+            let Some(first) = pieces.first() else { return Ok(new_null_array(&DataType::Null, places.len())) };
+            macro_rules! primitive {
+                ($t:ty) => {
+                    Ok(gather.primitives::<$t>(pieces))
+                };
+            }
+            downcast_primitive! {
+                first.data_type() => (primitive),
+                DataType::Boolean => Ok(gather.booleans(pieces)),
+                _ => {
+                    let pairs = pairs.get_or_insert_with(|| places.iter().map(|p| gather.pair(*p)).collect::<Vec<_>>());
+                    let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
+                    Ok(interleave(&pieces, pairs)?)
+                }
+            }
+        };
+        self.columns.iter().map(one).collect()
+    }
+}
+
+/// The rows at some places of columns in pieces.
+struct Gather<'a> {
+    bits: u32,
+    places: &'a [u32],
+}
+
+impl Gather<'_> {
+    fn pair(&self, place: u32) -> (usize, usize) {
+        ((place >> self.bits) as usize, (place & ((1 << self.bits) - 1)) as usize)
+    }
+
+    fn primitives<T: ArrowPrimitiveType>(&self, pieces: &[ArrayRef]) -> ArrayRef {
+        let values: Vec<&[T::Native]> = pieces.iter().map(|p| &p.as_primitive::<T>().values()[..]).collect();
+        let value = |place: &u32| {
+            let (piece, row) = self.pair(*place);
+            values[piece][row]
+        };
+        let values: Vec<T::Native> = self.places.iter().map(value).collect();
+        let array = PrimitiveArray::<T>::new(values.into(), self.nulls(pieces));
+        Arc::new(array.with_data_type(pieces[0].data_type().clone()))
+    }
+
+    fn booleans(&self, pieces: &[ArrayRef]) -> ArrayRef {
+        let values: Vec<_> = pieces.iter().map(|p| Some(p.as_boolean().values())).collect();
+        Arc::new(BooleanArray::new(self.bits(&values), self.nulls(pieces)))
+    }
+
+    fn nulls(&self, pieces: &[ArrayRef]) -> Option<NullBuffer> {
+        let nulls: Vec<_> = pieces.iter().map(|p| p.nulls().map(NullBuffer::inner)).collect();
+        nulls.iter().any(Option::is_some).then(|| NullBuffer::new(self.bits(&nulls)))
+    }
+
+    /// A piece without bits has all of them set.
+    fn bits(&self, pieces: &[Option<&BooleanBuffer>]) -> BooleanBuffer {
+        BooleanBuffer::collect_bool(self.places.len(), |at| {
+            let (piece, row) = self.pair(self.places[at]);
+            pieces[piece].is_none_or(|bits| bits.value(row))
+        })
+    }
+}
+
+fn columns_of(schema: &Schema, batches: Vec<RecordBatch>) -> Vec<Vec<ArrayRef>> {
+    let mut columns: Vec<Vec<ArrayRef>> = schema.fields().iter().map(|_| Vec::with_capacity(batches.len())).collect();
+    for batch in batches {
+        let (_, arrays, _) = batch.into_parts();
+        columns.iter_mut().zip(arrays).for_each(|(column, array)| column.push(array));
+    }
+    columns
 }
 
 /// The columns of `batches`, each in one piece; a batch is given up as soon as its columns are copied. The first
 /// `unused` columns are not copied, but NULL.
 pub(crate) fn concatenate(schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Vec<ArrayRef>> {
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let mut columns: Vec<Vec<ArrayRef>> = schema.fields().iter().map(|_| Vec::with_capacity(batches.len())).collect();
-    for batch in batches {
-        let (_, arrays, _) = batch.into_parts();
-        columns.iter_mut().zip(arrays).for_each(|(column, array)| column.push(array));
-    }
+    let mut columns = columns_of(schema, batches);
     columns[..unused].iter_mut().for_each(Vec::clear);
     let whole = |(number, (pieces, field)): (usize, (Vec<ArrayRef>, &Arc<Field>))| {
         let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
@@ -257,7 +375,7 @@ mod tests {
         let mut keys = Keys::new([&DataType::Utf8, &DataType::Int64], [&columns].into_iter()).unwrap();
         let mut of = Vec::new();
         keys.intern(&columns, 6, &mut of).unwrap();
-        let order = Order::new(&of, &[vec![5, 9, 0].into(), vec![3, 0, 7].into()], keys.len()).unwrap();
+        let order = Order::new(&of, &[vec![5, 9, 0].into(), vec![3, 0, 7].into()], keys.len(), None).unwrap();
         let groups: Vec<_> = (0..order.groups()).map(|g| order.rows[order.group(g)].to_vec()).collect();
         assert!(groups.contains(&vec![3, 0]) && groups.contains(&vec![5, 1]), "{groups:?}");
         assert_eq!(order.rows.len(), 4, "rows with a NULL key are in no group");
@@ -282,7 +400,7 @@ mod tests {
             rows in prop::collection::vec((0u32..5, prop_oneof![-40i64..40, any::<i64>()]), 4100..4300),
         ) {
             let (of, times): (Vec<u32>, Vec<i64>) = rows.iter().copied().unzip();
-            let order = Order::new(&of, &[times.clone().into()], 4).unwrap();
+            let order = Order::new(&of, &[times.clone().into()], 4, None).unwrap();
             for group in 0..4 {
                 let mut wanted: Vec<_> = (0..of.len()).filter(|row| of[*row] == group as u32).collect();
                 wanted.sort_by_key(|row| times[*row]);
@@ -294,12 +412,60 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn rows_in_pieces_are_ordered_and_found_as_in_one(
+            lens in prop::collection::vec(0usize..900, 0..12), seed in 0i64..1000, sorted: bool, unused in 0usize..2,
+        ) {
+            let mut row = 0;
+            let batches: Vec<RecordBatch> = lens.iter().map(|len| {
+                let rows: Vec<i64> = (row..row + *len as i64).collect();
+                row += *len as i64;
+                let mixed = rows.iter().map(|row| (row * 7919 + seed) % 97);
+                let some = |row: i64| (row % 5 != 0 || *len % 2 == 0).then_some(row);
+                let columns: [(&str, ArrayRef); 4] = [
+                    ("time", Arc::new(Int64Array::from_iter_values(rows.iter().zip(mixed.clone()).map(|(row, m)| if sorted { *row } else { m })))),
+                    ("number", Arc::new(mixed.clone().map(some).collect::<Int64Array>())),
+                    ("flag", Arc::new(mixed.clone().map(|m| some(m).map(|m| m % 2 == 0)).collect::<BooleanArray>())),
+                    ("text", Arc::new(mixed.map(|m| some(m).map(|m| m.to_string())).collect::<StringArray>())),
+                ];
+                RecordBatch::try_from_iter_with_nullable(columns.map(|(n, c)| (n, c, true))).unwrap()
+            }).collect();
+            prop_assume!(!batches.is_empty());
+            let schema = batches[0].schema();
+            let times: Vec<Int64Array> = batches.iter().map(|b| b.column(0).as_primitive::<Int64Type>().clone()).collect();
+            let of: Vec<u32> = (0..row).map(|row| ((row * 31 + seed) % 4) as u32).collect();
+            let both = [Pieces::new(&schema, batches.clone(), unused), Pieces::whole(&schema, batches, unused)].map(|pieces| {
+                let pieces = pieces.unwrap();
+                let order = Order::new(&of, &times, 3, pieces.bits()).unwrap();
+                let columns = pieces.take(&order.rows).unwrap();
+                (order.times, order.starts, columns[unused..].to_vec())
+            });
+            prop_assert_eq!(&both[0], &both[1]);
+        }
+    }
+
+    #[test]
+    fn more_pieces_than_places_have_room_for_are_made_one() {
+        let batch = |rows: usize| {
+            RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![7; rows])) as ArrayRef)]).unwrap()
+        };
+        let (schema, long) = (batch(0).schema(), batch(1 << 16));
+        let pieces = |count: usize| {
+            let batches = (0..count).map(|_| long.slice(0, 1)).chain([long.clone()]).collect();
+            Pieces::new(&schema, batches, 0).unwrap()
+        };
+        assert_eq!(pieces(100).bits(), Some(17));
+        let many = pieces(1 << 15);
+        assert_eq!((many.bits(), many.one().unwrap()[0].len()), (None, (1 << 15) + (1 << 16)));
+    }
+
     #[test]
     fn without_keys_there_is_one_group() {
         let mut keys = Keys::new([], std::iter::empty()).unwrap();
         let mut of = Vec::new();
         keys.intern(&[], 3, &mut of).unwrap();
-        let order = Order::new(&of, &[vec![3, 1, 2].into()], keys.len()).unwrap();
+        let order = Order::new(&of, &[vec![3, 1, 2].into()], keys.len(), None).unwrap();
         assert_eq!((order.groups(), order.rows, order.times), (1, vec![1, 2, 0], vec![1, 2, 3]));
     }
 }

@@ -35,9 +35,11 @@ use datafusion::logical_expr::{
 use datafusion::object_store::buffered::BufWriter;
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{ObjectStore, ObjectStoreExt};
+use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use datafusion::parquet::arrow::async_writer::AsyncArrowWriter;
-use datafusion::parquet::file::metadata::ParquetMetaData;
+use datafusion::parquet::basic::Compression;
+use datafusion::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use datafusion::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, Partitioning, PhysicalExpr};
@@ -451,6 +453,9 @@ impl Writers {
             let _timer = baseline.elapsed_compute().timer();
             let by = batch.project(&self.columns.0)?;
             let kept = batch.project(&self.columns.1)?;
+            if self.open.is_empty() {
+                self.properties = uncompressed_where_useless(self.properties.clone(), &kept)?;
+            }
             for (file, rows) in self.files_of(&by)? {
                 let part = match rows {
                     Some(rows) => take_record_batch(&kept, &UInt32Array::from(rows))?,
@@ -559,6 +564,29 @@ impl Writers {
         }
         self.memory.try_resize(held(&self.open))
     }
+}
+
+/// The properties without Snappy for the columns of which it saves little, as the first rows have it: most computed
+/// floats hardly become smaller, but take as long to compress as what does.
+fn uncompressed_where_useless(properties: WriterProperties, rows: &RecordBatch) -> Result<WriterProperties> {
+    /// Fewer rows say nothing.
+    const ROWS: usize = 1024;
+    /// What may be left of its bytes, at most.
+    const LEFT: f64 = 0.8;
+    if rows.num_rows() < ROWS {
+        return Ok(properties);
+    }
+    let mut sample = ArrowWriter::try_new(std::io::sink(), rows.schema(), Some(properties.clone()))?;
+    sample.write(rows)?;
+    let written = sample.close()?;
+    let mut lean = properties.into_builder();
+    for column in written.row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let left = column.compressed_size() as f64 / column.uncompressed_size() as f64;
+        if column.compression() == Compression::SNAPPY && left > LEFT {
+            lean = lean.set_column_compression(column.column_path().clone(), Compression::UNCOMPRESSED);
+        }
+    }
+    Ok(lean.build())
 }
 
 /// What may not stand in a folder's name, by its percent code.

@@ -39,7 +39,7 @@ use super::sweep;
 use super::time::{ordinals, to_micros};
 use crate::aggregate::{Memo, put_where_not};
 use crate::definition::{Feature, FeatureSource, FeatureView, Window};
-use crate::grouped::{Keys, Order, concatenate};
+use crate::grouped::{Keys, Order, Pieces, concatenate};
 use crate::partition::{Input, Rows, columns, evaluate_by_key};
 
 /// Plans [`AsOfNode`]s.
@@ -277,7 +277,7 @@ impl ExecutionPlan for AsOfExec {
 struct Evaluation {
     exec: Arc<AsOfExec>,
     left: Vec<ArrayRef>,
-    right: Vec<ArrayRef>,
+    right: Pieces,
     asks: Order,
     events: Order,
     next: usize,
@@ -319,12 +319,16 @@ impl Evaluation {
         left_of.iter_mut().for_each(|g| *g = (*g).min(groups as u32));
         without_time(&mut left_of, &at, groups as u32);
         without_time(&mut right_of, &time, u32::MAX);
-        Ok(Self {
-            asks: Order::new(&left_of, &at, groups + 1)?,
-            events: Order::new(&right_of, &time, groups)?,
-            left: concatenate(&exec.left.schema(), left, 0)?,
+        let right = match exec.windowed() {
             // Windows need no more of keys and times than `events` has.
-            right: concatenate(&exec.right.schema(), right, exec.windowed().map_or(0, |v| v.time_column() + 1))?,
+            Some(view) => Pieces::new(&exec.right.schema(), right, view.time_column() + 1)?,
+            None => Pieces::whole(&exec.right.schema(), right, 0)?,
+        };
+        Ok(Self {
+            asks: Order::new(&left_of, &at, groups + 1, None)?,
+            events: Order::new(&right_of, &time, groups, right.bits())?,
+            left: concatenate(&exec.left.schema(), left, 0)?,
+            right,
             exec,
             next: 0,
             target,
@@ -374,8 +378,7 @@ impl Evaluation {
 
     fn aggregate(&self, view: &FeatureView, groups: Range<usize>) -> Result<Vec<ArrayRef>> {
         let places = self.places(groups.clone());
-        let rows = UInt32Array::from(self.events.rows[places.clone()].to_vec());
-        let events = self.right.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+        let events = self.right.take(&self.events.rows[places.clone()])?;
         let inclusive = self.exec.op == MatchOp::GtEq;
         let asks = self.asks.group(groups.start).start..self.asks.group(groups.end - 1).end;
         let windows = view.windows();
@@ -410,11 +413,12 @@ impl Evaluation {
         self.matches.add(found.iter().flatten().count());
         let row = |place: Option<usize>| place.map(|p| self.events.rows[p]);
         let rows: UInt32Array = found.into_iter().map(row).collect();
+        let right = self.right.one()?;
         let payload = match &self.exec.view {
-            None => (0..self.right.len()).collect(),
+            None => (0..right.len()).collect(),
             Some(view) => latest_columns(view),
         };
-        payload.into_iter().map(|c| Ok(take(&self.right[c], &rows, None)?)).collect()
+        payload.into_iter().map(|c| Ok(take(&right[c], &rows, None)?)).collect()
     }
 
     /// Among right rows of equal time takes the greatest by sequence and all columns for `>` and `>=`, the smallest for
@@ -427,8 +431,9 @@ impl Evaluation {
         let mut runs: Vec<Range<usize>> = ties.iter().map(|(_, run)| run.clone()).collect();
         runs.dedup();
         let rows: UInt32Array = runs.iter().flat_map(|run| &self.events.rows[run.clone()]).copied().collect();
-        let sequence = self.exec.view.as_ref().and_then(|v| v.sequence_column()).map(|c| &self.right[c]);
-        let compared = sequence.into_iter().chain(&self.right);
+        let right = self.right.one()?;
+        let sequence = self.exec.view.as_ref().and_then(|v| v.sequence_column()).map(|c| &right[c]);
+        let compared = sequence.into_iter().chain(&right);
         let compared = compared.map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
         let fields = compared.iter().map(|c| SortField::new(c.data_type().clone())).collect();
         let values = RowConverter::new(fields)?.convert_columns(&compared)?;

@@ -259,7 +259,7 @@ impl Evaluation {
         let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()), [&key_columns].into_iter())?;
         let mut of = Vec::new();
         keys.intern(&key_columns, events[view.time_column()].len(), &mut of)?;
-        let order = Order::new(&of, &[to_micros(&events[view.time_column()])?], keys.len())?;
+        let order = Order::new(&of, &[to_micros(&events[view.time_column()])?], keys.len(), None)?;
         let program = Program::new(&view);
         Ok(Self { view, program, events, order, next: 0, target, ready: VecDeque::new() })
     }
