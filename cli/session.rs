@@ -28,7 +28,7 @@ use featurectl_trainer_bridge::HYPERPARAMETERS;
 use tokio::sync::watch;
 
 use crate::project::Project;
-use crate::run::{Event, RunReport};
+use crate::run::{Event, RunReport, in_catalog};
 
 /// What a user's own binary adds to the engine.
 #[derive(Debug, Default)]
@@ -331,11 +331,6 @@ pub(crate) const KINDS: &[ObjectKind] = &[
     ObjectKind::TrainingSet,
     ObjectKind::Model,
 ];
-
-/// Catalog, database and name of a table, if it is one of a catalog.
-pub(crate) fn in_catalog(name: &str) -> Option<[&str; 3]> {
-    name.split('.').collect::<Vec<_>>().try_into().ok()
-}
 
 /// The folder of a registered model's version.
 pub(crate) fn model_folder(store: &Folder, entry: &Entry) -> Option<Folder> {

@@ -14,7 +14,7 @@ use featurectl_feature_store::{Entry, Folder, Version};
 
 use super::copy::{Target, is_single};
 use super::{Run, columns, hash};
-use crate::session::{Session, in_catalog};
+use crate::session::Session;
 
 /// What became of a table in the catalog.
 #[derive(Debug, Default)]
@@ -32,6 +32,12 @@ impl Registered {
 
 fn note(place: Option<String>) -> String {
     place.map_or(String::new(), |p| format!(", {p}"))
+}
+
+/// Catalog, database and name of a table, if it is one of a catalog and not of the session's own.
+pub(crate) fn in_catalog(name: &str) -> Option<[&str; 3]> {
+    let parts: [&str; 3] = name.split('.').collect::<Vec<_>>().try_into().ok()?;
+    (parts[0] != "datafusion").then_some(parts)
 }
 
 impl Run<'_> {
@@ -136,4 +142,17 @@ fn location(folder: &Folder) -> Result<String> {
     let key = datafusion::object_store::path::Path::from_url_path(url.path());
     let key = key.map_err(|e| Error::invalid(format!("{url}: {e}")))?;
     Ok(format!("s3://{}/{key}/", url.host_str().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_a_catalog_are_told_from_those_of_the_session() {
+        assert_eq!(in_catalog("glue.lake.t"), Some(["glue", "lake", "t"]));
+        for own in ["t", "public.t", "datafusion.public.t"] {
+            assert_eq!(in_catalog(own), None, "{own}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ mod copy;
 mod materialize;
 mod train;
 
+pub(crate) use catalog::in_catalog;
 pub(crate) use copy::leftovers;
 pub(crate) use train::describe_entry;
 

@@ -152,7 +152,7 @@ with tempfile.TemporaryDirectory() as folder:
     random.seed(1)
     keys = rows(folder, [], job[: job.index("CREATE FEATURE VIEW")] +
                 "SELECT DISTINCT carrier, origin, dest, tailnum, distance FROM flights WHERE tailnum IS NOT NULL ORDER BY 1, 2, 3, 4;")
-    ats = [f"{until or '2014-01-01'}T{hour}:10:00Z" for hour in ("00", "03", "09")]
+    ats = [f"{until or '2014-01-02'}T{hour}:10:00Z" for hour in ("00", "03", "09")]
     get = [[f"{k}={v}" for k, v in key.items()] + ["--at", random.choice(ats), f"sched_arr={random.choice(ats)}"] for key in random.sample(keys, requests)]
     values = [[featurectl(folder, *profile, "get", "late_arrival_inputs", *g, "-o", "csv") for g in get] for profile in ([], AWS)]
     same(f"{requests} requests online, {len(set(values[0]))} different answers", *values)
