@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider};
+use datafusion::common::TableReference;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
@@ -26,7 +28,7 @@ use featurectl_trainer_bridge::HYPERPARAMETERS;
 use tokio::sync::watch;
 
 use crate::project::Project;
-use crate::run::{Event, RunReport};
+use crate::run::{Event, RunReport, in_catalog};
 
 /// What a user's own binary adds to the engine.
 #[derive(Debug, Default)]
@@ -139,7 +141,10 @@ impl Session {
         };
         connectors::register_formats(&ctx);
         connectors::kinesis::register_streams(&ctx, &project.root, &project.access);
-        connectors::glue::register_catalog(&ctx, &project.access);
+        // Serving reads no source: it takes what the registry knows of the tables.
+        if serve == Serve::Offline {
+            connectors::glue::register_catalog(&ctx, &project.access);
+        }
         let models = ModelSet::new(&project.root).with_fetch(fetch(&project.buckets, &project.waiting));
         let models = Arc::new(models);
         Output::ALL.into_iter().for_each(|output| ctx.register_udf(predict_udf(Arc::clone(&models), output)));
@@ -247,7 +252,7 @@ impl Session {
 
     fn analyzer(&self, source: Source) -> Analyzer {
         let (models, ctx) = (Arc::clone(&self.models), self.ctx.clone());
-        let outside = World { models, ctx, root: self.project.root.clone() };
+        let outside = World { models, ctx, root: self.project.root.clone(), access: self.project.access.clone() };
         let registered = KINDS.iter().flat_map(|kind| {
             let entries = self.registry.list(*kind).unwrap_or_default();
             entries.into_iter().map(|e| (*kind, e.name))
@@ -270,7 +275,7 @@ impl Session {
             let schema: Schema = serde_json::from_value(table.state.clone()).map_err(|e| {
                 Error::data(format!("the registered columns of table `{}` are damaged: {e}", table.name))
             })?;
-            self.ctx.register_table(table.name.as_str(), Arc::new(EmptyTable::new(Arc::new(schema))))?;
+            self.register_empty(&table.name, schema)?;
         }
         let views = self.registry.list(ObjectKind::FeatureView)?;
         let services = self.registry.list(ObjectKind::FeatureService)?;
@@ -280,6 +285,25 @@ impl Session {
             None => Ok(()),
             Some(d) => Err(Error::data(format!("a registered definition is no longer valid: {d}; run the job again"))),
         }
+    }
+
+    /// A table without rows, which may be one of a catalog.
+    fn register_empty(&self, name: &str, schema: Schema) -> Result<()> {
+        let table = Arc::new(EmptyTable::new(Arc::new(schema)));
+        let Some([catalog, database, name]) = in_catalog(name) else {
+            self.ctx.register_table(name, table)?;
+            return Ok(());
+        };
+        let tables = self.ctx.catalog(catalog).unwrap_or_else(|| {
+            let made: Arc<dyn CatalogProvider> = Arc::new(MemoryCatalogProvider::new());
+            self.ctx.register_catalog(catalog, Arc::clone(&made));
+            made
+        });
+        if tables.schema(database).is_none() {
+            tables.register_schema(database, Arc::new(MemorySchemaProvider::new()))?;
+        }
+        self.ctx.register_table(TableReference::full(catalog, database, name), table)?;
+        Ok(())
     }
 
     /// The service called `name`.
@@ -345,12 +369,17 @@ struct World {
     models: Arc<ModelSet>,
     ctx: SessionContext,
     root: PathBuf,
+    access: Access,
 }
 
 #[async_trait]
 impl Outside for World {
     async fn locate(&self, location: &str, table: &CreateExternalTable) -> Result<String> {
         connectors::locate(&self.ctx, &self.root, location, table).await
+    }
+
+    fn add_catalog(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
+        connectors::glue::add_catalog(&self.ctx, name, options, &self.access)
     }
 
     fn declare_model(&self, name: &str, features: &[String]) {

@@ -12,22 +12,22 @@ use crate::s3::proxy::{Fault, Proxy as S3Proxy};
 use crate::s3::{Aws, project_on};
 
 #[path = "glue/moto.rs"]
-mod moto;
+pub(crate) mod moto;
 
-struct Glue {
-    aws: Aws,
-    moto: Moto,
+pub(crate) struct Glue {
+    pub(crate) aws: Aws,
+    pub(crate) moto: Moto,
     /// Where calls go.
-    endpoint: String,
+    pub(crate) endpoint: String,
 }
 
 impl Glue {
-    fn start(bucket: &str) -> Self {
+    pub(crate) fn start(bucket: &str) -> Self {
         let (aws, moto) = (Aws::start(bucket), Moto::start());
         Self { aws, endpoint: moto.endpoint(), moto }
     }
 
-    fn run(&self, folder: &Path, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, folder: &Path, args: &[&str]) -> Output {
         self.aws.command(folder, args).env("AWS_ENDPOINT_URL_GLUE", &self.endpoint).output().expect("featurectl runs")
     }
 
@@ -80,14 +80,14 @@ impl Glue {
     }
 
     /// Makes a table as another tool does.
-    fn make(&self, name: &str, table: Value) {
+    pub(crate) fn make(&self, name: &str, table: Value) {
         let mut input = json!({ "Name": name, "TableType": "EXTERNAL_TABLE", "PartitionKeys": [], "Parameters": {} });
         input.as_object_mut().expect("an object").extend(table.as_object().expect("an object").clone());
         self.moto.call("CreateTable", &json!({ "DatabaseName": "lake", "TableInput": input }));
     }
 }
 
-fn catalog(folder: &Path, bucket: &str, more: &str) {
+pub(crate) fn catalog(folder: &Path, bucket: &str, more: &str) {
     let text = format!(
         "[profile.aws]\nstore = \"s3://{bucket}/team/features\"\nonline = \"dynamodb://{bucket}\"\n\
          catalog = \"glue://features\"\n{more}\n[profile.aws.variables]\nout = \"s3://{bucket}/out\"\n\
@@ -96,7 +96,7 @@ fn catalog(folder: &Path, bucket: &str, more: &str) {
     std::fs::write(folder.join("featurectl.toml"), text).expect("a profile");
 }
 
-fn storage(location: &str, serde: &str, serde_parameters: Value, columns: &[(&str, &str)]) -> Value {
+pub(crate) fn storage(location: &str, serde: &str, serde_parameters: Value, columns: &[(&str, &str)]) -> Value {
     let columns: Vec<_> = columns.iter().map(|(n, t)| json!({ "Name": n, "Type": t })).collect();
     let input = if serde.contains("Parquet") {
         "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat"
@@ -109,7 +109,7 @@ fn storage(location: &str, serde: &str, serde_parameters: Value, columns: &[(&st
     })
 }
 
-const PARQUET: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
+pub(crate) const PARQUET: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
 
 fn is_unchanged(report: &str) -> bool {
     let report: Value = serde_json::from_str(report).expect("JSON");

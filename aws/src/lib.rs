@@ -11,6 +11,8 @@ mod bucket;
 mod buckets;
 mod credentials;
 mod failure;
+mod told;
 
 pub use access::Access;
 pub use buckets::Buckets;
+pub use told::told;

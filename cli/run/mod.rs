@@ -16,6 +16,7 @@ mod copy;
 mod materialize;
 mod train;
 
+pub(crate) use catalog::in_catalog;
 pub(crate) use copy::leftovers;
 pub(crate) use train::describe_entry;
 
@@ -141,7 +142,9 @@ impl Run<'_> {
             Checked::Drop { kind: ObjectKind::Table, .. } if !keep => Ok(()),
             Checked::View(_) | Checked::Service(_) if !keep => Ok(()),
             Checked::View(view) => {
-                let upstream = upstream(&lineage(&view.events)?);
+                let found = lineage(&view.events)?;
+                self.define_catalog_tables(&found, order)?;
+                let upstream = upstream(&found);
                 let features = view.features.iter().map(|f| (f.field.name().clone(), f.field.data_type().to_string()));
                 self.define(ObjectKind::FeatureView, &view.name, order, parsed, &view.sql, upstream, features.collect())
             }
@@ -253,6 +256,7 @@ impl Run<'_> {
                 self.forget(name).await?;
                 session.unregister(name).await?;
                 session.offline.remove(name)?;
+                session.forget_catalog_tables(name)?;
             }
             ObjectKind::TrainingSet => {
                 session.unregister(name).await?;

@@ -37,11 +37,17 @@ impl Moto {
 }
 
 fn call(port: u16, operation: &str, body: &Value) -> io::Result<(u16, Value)> {
+    call_service(port, "glue", &format!("AWSGlue.{operation}"), body)
+}
+
+/// The status and the answer to a call of a service that takes JSON.
+pub fn call_service(port: u16, service: &str, target: &str, body: &Value) -> io::Result<(u16, Value)> {
     let body = body.to_string();
     let head = format!(
-        "POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nX-Amz-Target: AWSGlue.{operation}\r\n\
-         Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nAuthorization: AWS4-HMAC-SHA256 \
-         Credential=AKID/20260101/us-east-1/glue/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nX-Amz-Target: {target}\r\n\
+         Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nX-Amz-Date: 20260101T000000Z\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/{service}/aws4_request, \
+         SignedHeaders=host, Signature=0\r\n\r\n",
         body.len()
     );
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;

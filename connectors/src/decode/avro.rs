@@ -10,7 +10,7 @@ use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use featurectl_core::{Error, Result};
 
-use super::{Decode, Framing, Rows, SchemaId};
+use super::{Decode, Framing, Rows, SchemaId, Schemas};
 
 /// The number of the writer's schema in its decoder, which knows no other.
 const WRITER: u32 = 0;
@@ -22,7 +22,7 @@ const WRITER_FRAME: [u8; 5] = [0, 0, 0, 0, 0];
 #[derive(Debug)]
 pub struct AvroDecoder {
     reader: AvroSchema,
-    writers: BTreeMap<SchemaId, AvroSchema>,
+    writers: Arc<Schemas>,
     framing: Framing,
     schema: SchemaRef,
 }
@@ -33,23 +33,31 @@ impl AvroDecoder {
     ///
     /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) if a schema is none, or a writer's does not fit.
     pub fn new(reader: &str, writers: &BTreeMap<SchemaId, String>, framing: Framing) -> Result<Self> {
+        let new = Self::over(reader, Arc::new(Schemas::of(writers)), framing)?;
+        for id in writers.keys() {
+            new.decoder(Some(*id), 1)?;
+        }
+        Ok(new)
+    }
+
+    /// The same with writers' schemas that become known later.
+    ///
+    /// Errors: [`Invalid`](featurectl_core::ErrorKind::Invalid) if `reader` is no schema of a record.
+    pub fn over(reader: &str, writers: Arc<Schemas>, framing: Framing) -> Result<Self> {
         let reader = AvroSchema::new(reader.to_string());
         let schema = without_metadata(&decoder(&reader, &reader, 1)?.schema());
-        let writers: BTreeMap<_, _> = writers.iter().map(|(id, json)| (*id, AvroSchema::new(json.clone()))).collect();
-        for (id, writer) in &writers {
-            decoder(writer, &reader, 1).map_err(|e| e.context(format!("Avro schema {id}")))?;
-        }
         Ok(Self { reader, writers, framing, schema })
     }
 
-    fn writer(&self, id: Option<SchemaId>) -> Result<&AvroSchema> {
-        let Some(id) = id else { return Ok(&self.reader) };
-        self.writers.get(&id).ok_or_else(|| Error::data(format!("schema {id} is not among the known schemas")))
+    fn decoder(&self, id: Option<SchemaId>, rows_max: usize) -> Result<Decoder> {
+        let Some(id) = id else { return decoder(&self.reader, &self.reader, rows_max) };
+        let writer = AvroSchema::new(self.writers.text(id)?);
+        decoder(&writer, &self.reader, rows_max).map_err(|e| e.context(format!("Avro schema {id}")))
     }
 
     /// The rows of payloads that one schema wrote.
     fn decode_run(&self, id: Option<SchemaId>, payloads: &[impl AsRef<[u8]>]) -> Result<RecordBatch> {
-        let mut decoder = decoder(self.writer(id)?, &self.reader, payloads.len() + 1)?;
+        let mut decoder = self.decoder(id, payloads.len() + 1)?;
         let mut framed = Vec::new();
         for payload in payloads {
             framed.clear();

@@ -79,6 +79,14 @@ impl FromStr for SchemaId {
 }
 
 impl Framing {
+    /// The schema id of a framed payload, if it has one.
+    pub fn id(self, framed: &[u8]) -> Option<SchemaId> {
+        match self {
+            Self::Glue => glue_header(framed).ok().map(|(_, id, _)| SchemaId::Glue(id)),
+            _ => self.open(framed).ok()?.0,
+        }
+    }
+
     /// The schema id of a framed payload, and the payload without its frame.
     ///
     /// Errors: [`Data`](featurectl_core::ErrorKind::Data) if there is another frame, or a damaged one.
@@ -98,13 +106,18 @@ impl Framing {
 }
 
 fn open_glue(framed: &[u8]) -> Result<(Option<SchemaId>, Cow<'_, [u8]>)> {
+    let (is_packed, id, rest) = glue_header(framed)?;
+    let body = if is_packed { Cow::Owned(inflate(rest)?) } else { Cow::Borrowed(rest) };
+    Ok((Some(SchemaId::Glue(id)), body))
+}
+
+/// Whether what follows is compressed, the id, and what follows.
+fn glue_header(framed: &[u8]) -> Result<(bool, u128, &[u8])> {
     let wrong = || Error::data("it does not start with the header of Glue's schema registry");
     let ([version, compression], rest) = framed.split_first_chunk::<2>().ok_or_else(wrong)?;
     let (id, rest) = rest.split_first_chunk::<16>().ok_or_else(wrong)?;
-    let id = Some(SchemaId::Glue(u128::from_be_bytes(*id)));
     match (version, compression) {
-        (3, 0) => Ok((id, Cow::Borrowed(rest))),
-        (3, 5) => Ok((id, Cow::Owned(inflate(rest)?))),
+        (3, 0 | 5) => Ok((*compression == 5, u128::from_be_bytes(*id), rest)),
         _ => Err(wrong()),
     }
 }

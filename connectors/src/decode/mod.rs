@@ -8,9 +8,11 @@
 
 mod avro;
 mod csv;
+mod framed;
 mod framing;
 mod json;
 mod protobuf;
+mod schemas;
 
 use std::fmt::Debug;
 
@@ -21,9 +23,11 @@ use featurectl_core::{Error, Result};
 
 pub use avro::AvroDecoder;
 pub use csv::CsvDecoder;
+pub use framed::FramedDecoder;
 pub use framing::{Framing, SchemaId};
 pub use json::JsonDecoder;
 pub use protobuf::ProtobufDecoder;
+pub use schemas::{Known, Schemas};
 
 /// Rows from payloads of one format.
 pub trait Decode: Debug + Send + Sync {

@@ -22,7 +22,7 @@ use featurectl_core::{Error, Result, closest};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
 
-use super::{Decode, Framing, Rows};
+use super::{Decode, Framing, Rows, Schemas};
 
 /// Reads payloads that are one message each.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct ProtobufDecoder {
     message: MessageDescriptor,
     columns: Vec<(FieldDescriptor, Type)>,
     framing: Framing,
+    /// Those that a payload may name.
+    schemas: Option<Arc<Schemas>>,
     schema: SchemaRef,
 }
 
@@ -76,11 +78,19 @@ impl ProtobufDecoder {
         })?;
         let columns = fields_of(&message, &mut vec![message.full_name().to_string()]);
         let schema = Arc::new(Schema::new(arrow_fields(&columns)));
-        Ok(Self { message, columns, framing, schema })
+        Ok(Self { message, columns, framing, schemas: None, schema })
+    }
+
+    /// The same for payloads whose schemas must be among `schemas`.
+    pub fn with_schemas(self, schemas: Option<Arc<Schemas>>) -> Self {
+        Self { schemas, ..self }
     }
 
     fn message(&self, payload: &[u8]) -> Result<DynamicMessage> {
-        let (_, body) = self.framing.open(payload)?;
+        let (id, body) = self.framing.open(payload)?;
+        if let (Some(schemas), Some(id)) = (&self.schemas, id) {
+            schemas.check(id)?;
+        }
         let body = match self.framing {
             Framing::Plain => body.as_ref(),
             Framing::Confluent => self.behind_indexes(&body)?,

@@ -1,4 +1,7 @@
-//! The calls to the service. Everything that knows the SDK of Glue is in this file.
+//! The calls to the service. Everything that knows the SDK of Glue is in this file and, where values are the one and
+//! the other, in `convert.rs` below it.
+
+mod convert;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,9 +9,12 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_sdk_glue::config::retry::RetryConfig;
 use aws_sdk_glue::config::timeout::TimeoutConfig;
-use aws_sdk_glue::error::{BuildError, ProvideErrorMetadata, SdkError};
-use aws_sdk_glue::types::{self as aws, DatabaseInput, PartitionInput, SerDeInfo, StorageDescriptor, TableInput};
+use aws_sdk_glue::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_glue::types::{self as aws, DatabaseInput};
+use featurectl_aws::told;
 use featurectl_core::{Error, ErrorKind, Result};
+
+use convert::{entry, input, partition_input, storage, unbuilt};
 
 /// Attempts of a call that is throttled or disturbed.
 const ATTEMPTS: u32 = 8;
@@ -21,6 +27,8 @@ const PARTITIONS: usize = 100;
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     client: aws_sdk_glue::Client,
+    /// The account whose catalog is read, if it is not that of the credentials.
+    catalog: Option<String>,
     service: String,
 }
 
@@ -67,6 +75,26 @@ pub(super) struct Partition {
     pub storage: Storage,
 }
 
+/// A schema of the registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct SchemaVersion {
+    /// Its text.
+    pub text: String,
+    /// `AVRO`, `JSON` or `PROTOBUF`.
+    pub format: String,
+    /// `AVAILABLE`, if it is to be used.
+    pub status: String,
+}
+
+/// Which version of a schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Which {
+    /// That of a UUID.
+    Id(String),
+    /// One of a schema in a registry; the newest, if none is given.
+    Named { registry: String, name: String, version: Option<i64> },
+}
+
 /// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Changed {
@@ -88,13 +116,19 @@ impl Client {
         let builder = aws_sdk_glue::config::Builder::from(config).retry_config(retries).timeout_config(timeouts);
         let region = config.region().map_or("no region", |r| r.as_ref());
         let service = config.endpoint_url().unwrap_or(region).to_string();
-        Self { client: aws_sdk_glue::Client::from_conf(builder.build()), service }
+        Self { client: aws_sdk_glue::Client::from_conf(builder.build()), catalog: None, service }
+    }
+
+    /// The same for reading the catalog of `account`, if that is another one's.
+    pub fn of_account(self, account: Option<&str>) -> Self {
+        let service = account.map_or(self.service.clone(), |a| format!("account {a}, {}", self.service));
+        Self { catalog: account.map(str::to_string), service, ..self }
     }
 
     /// A table; `None` if there is none, or no such database.
     pub async fn table(&self, database: &str, name: &str) -> Result<Option<Entry>> {
-        let answer = self.client.get_table().database_name(database).name(name).send().await;
-        match answer {
+        let call = self.client.get_table().set_catalog_id(self.catalog.clone());
+        match call.database_name(database).name(name).send().await {
             Ok(found) => found.table.map(|t| entry(&t)).map_or(Ok(None), |e| Ok(Some(e))),
             Err(e) if e.code() == Some("EntityNotFoundException") => Ok(None),
             Err(e) => Err(self.failure(&e, "glue:GetTable", &format!("{database}.{name}"))),
@@ -103,7 +137,8 @@ impl Client {
 
     /// The names of a database's tables; `None` if there is no such database.
     pub async fn table_names(&self, database: &str) -> Result<Option<Vec<String>>> {
-        let mut pages = self.client.get_tables().database_name(database).into_paginator().send();
+        let call = self.client.get_tables().set_catalog_id(self.catalog.clone());
+        let mut pages = call.database_name(database).into_paginator().send();
         let mut names = Vec::new();
         while let Some(page) = pages.next().await {
             match page {
@@ -113,6 +148,35 @@ impl Client {
             }
         }
         Ok(Some(names))
+    }
+
+    /// A version of a schema in the registry; `None` if there is none.
+    pub async fn schema_version(&self, which: &Which) -> Result<Option<SchemaVersion>> {
+        let call = self.client.get_schema_version();
+        let (call, place) = match which {
+            Which::Id(id) => (call.schema_version_id(id), format!("schema version {id}")),
+            Which::Named { registry, name, version } => {
+                let id = aws::SchemaId::builder().registry_name(registry).schema_name(name).build();
+                let number = aws::SchemaVersionNumber::builder();
+                let number = number.latest_version(version.is_none()).set_version_number(*version).build();
+                (call.schema_id(id).schema_version_number(number), format!("{registry}/{name}"))
+            }
+        };
+        let found = match call.send().await {
+            Ok(found) => found,
+            Err(e) if e.code() == Some("EntityNotFoundException") => return Ok(None),
+            Err(e) => return Err(self.failure(&e, "glue:GetSchemaVersion", &place)),
+        };
+        Ok(Some(SchemaVersion {
+            text: found.schema_definition.unwrap_or_default(),
+            format: found.data_format.map_or(String::new(), |f| f.as_str().to_string()),
+            status: found.status.map_or(String::new(), |s| s.as_str().to_string()),
+        }))
+    }
+
+    /// Where it is: a region, or an address.
+    pub fn service(&self) -> &str {
+        &self.service
     }
 
     /// Makes a database, if there is none.
@@ -147,7 +211,8 @@ impl Client {
 
     /// All partitions of a table, with their columns if those are asked for.
     pub async fn partitions(&self, database: &str, table: &str, columns: bool) -> Result<Vec<Partition>> {
-        let call = self.client.get_partitions().database_name(database).table_name(table);
+        let call = self.client.get_partitions().set_catalog_id(self.catalog.clone());
+        let call = call.database_name(database).table_name(table);
         let mut pages = call.exclude_column_schema(!columns).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
@@ -248,10 +313,7 @@ impl Client {
         let service = &self.service;
         let code = e.code().unwrap_or_default();
         let status = if let SdkError::ServiceError(e) = e { e.raw().status().as_u16() } else { 0 };
-        let told = match e.as_service_error() {
-            Some(_) => format!("{code}: {}", e.message().unwrap_or_default()),
-            None => causes(e),
-        };
+        let told = told(e.code(), e.message(), e);
         let unavailable = |text: String| Error::new(ErrorKind::Unavailable, text);
         match (code, status) {
             ("AccessDeniedException" | "AccessDenied", _) => Error::invalid(format!(
@@ -325,89 +387,4 @@ fn unreached(told: &str, service: &str) -> Error {
     }
     let text = format!("no answer from Glue in {service}: check the network, the region and the endpoint ({told})");
     Error::new(ErrorKind::Unavailable, text)
-}
-
-/// What an error says, and what caused it.
-fn causes(e: &(dyn std::error::Error + 'static)) -> String {
-    let all: Vec<_> = std::iter::successors(Some(e), |e| e.source()).map(ToString::to_string).collect();
-    all.join(": ")
-}
-
-fn unbuilt(e: BuildError) -> Error {
-    Error::internal(e.to_string())
-}
-
-fn entry(table: &aws::Table) -> Entry {
-    let link = table
-        .target_table()
-        .map(|t| format!("{}.{}", t.database_name().unwrap_or_default(), t.name().unwrap_or_default()));
-    Entry {
-        kind: table.table_type().unwrap_or_default().to_string(),
-        description: table.description().map(str::to_string),
-        owner: table.owner().map(str::to_string),
-        partition_keys: table.partition_keys().iter().map(column).collect(),
-        parameters: table.parameters().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
-        storage: table.storage_descriptor().map(storage).unwrap_or_default(),
-        version: table.version_id().map(str::to_string),
-        link,
-    }
-}
-
-fn column(column: &aws::Column) -> Column {
-    Column {
-        name: column.name().to_string(),
-        of: column.r#type().unwrap_or_default().to_string(),
-        comment: column.comment().map(str::to_string),
-    }
-}
-
-fn storage(storage: &StorageDescriptor) -> Storage {
-    let text = |t: Option<&str>| t.unwrap_or_default().to_string();
-    let serde = storage.serde_info();
-    let parameters = serde.and_then(SerDeInfo::parameters).into_iter().flatten();
-    Storage {
-        columns: storage.columns().iter().map(column).collect(),
-        location: text(storage.location()),
-        input_format: text(storage.input_format()),
-        output_format: text(storage.output_format()),
-        serde: text(serde.and_then(SerDeInfo::serialization_library)),
-        serde_parameters: parameters.map(|(k, v)| (k.clone(), v.clone())).collect(),
-    }
-}
-
-fn input(name: &str, table: &Entry) -> Result<TableInput> {
-    let keys = table.partition_keys.iter().map(column_input).collect::<Result<_>>()?;
-    TableInput::builder()
-        .name(name)
-        .table_type(&table.kind)
-        .set_description(table.description.clone())
-        .set_owner(table.owner.clone())
-        .set_partition_keys(Some(keys))
-        .set_parameters(Some(table.parameters.clone().into_iter().collect()))
-        .storage_descriptor(descriptor(&table.storage)?)
-        .build()
-        .map_err(unbuilt)
-}
-
-fn partition_input(partition: &Partition) -> Result<PartitionInput> {
-    let input = PartitionInput::builder().set_values(Some(partition.values.clone()));
-    Ok(input.storage_descriptor(descriptor(&partition.storage)?).build())
-}
-
-fn column_input(column: &Column) -> Result<aws::Column> {
-    let input = aws::Column::builder().name(&column.name).r#type(&column.of);
-    input.set_comment(column.comment.clone()).build().map_err(unbuilt)
-}
-
-fn descriptor(storage: &Storage) -> Result<StorageDescriptor> {
-    let serde = SerDeInfo::builder()
-        .serialization_library(&storage.serde)
-        .set_parameters(Some(storage.serde_parameters.clone().into_iter().collect()));
-    Ok(StorageDescriptor::builder()
-        .set_columns(Some(storage.columns.iter().map(column_input).collect::<Result<_>>()?))
-        .location(&storage.location)
-        .input_format(&storage.input_format)
-        .output_format(&storage.output_format)
-        .serde_info(serde.build())
-        .build())
 }

@@ -9,12 +9,12 @@ use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorConte
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_kinesis::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::{Blob, DateTime, DateTimeFormat};
 use aws_sdk_kinesis::types::{self as aws, PutRecordsRequestEntry, ShardIteratorType};
 use bytes::Bytes;
-use featurectl_aws::Access;
+use featurectl_aws::{Access, told};
 use featurectl_core::{Error, ErrorKind, Result};
 
 use super::plan::Shard;
@@ -144,15 +144,10 @@ impl Kinesis {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let said =
-            e.as_service_error().map(|s| (s.code().unwrap_or("").to_string(), s.message().unwrap_or("").to_string()));
         let status = e.raw_response().map_or(0, |r| r.status().as_u16());
-        let text = match &said {
-            Some((code, message)) if !code.is_empty() => format!("{code}: {message}"),
-            _ => DisplayErrorContext(&e).to_string(),
-        };
-        let code = said.map(|(code, _)| code).unwrap_or_default();
-        match code.as_str() {
+        let code = e.code().unwrap_or_default();
+        let text = told(e.code(), e.message(), &e);
+        match code {
             "ExpiredIteratorException" => Failure::Expired,
             "ProvisionedThroughputExceededException"
             | "LimitExceededException"
@@ -162,7 +157,7 @@ impl Kinesis {
             | "RequestLimitExceeded" => Failure::Throttled(text),
             "InternalFailure" | "InternalFailureException" | "ServiceUnavailable" => Failure::Transient(text),
             _ if status >= 500 || status == 429 => Failure::Transient(text),
-            _ if status > 0 => Failure::Fatal(self.refused(&code, &text)),
+            _ if status > 0 => Failure::Fatal(self.refused(code, &text)),
             _ => disturbed(&e, text),
         }
     }

@@ -70,8 +70,8 @@ impl TableProviderFactory for Streams {
             return Err(Error::invalid(format!("a stream cannot be read without end yet: {fix}")).into());
         }
         let declared: SchemaRef = Arc::clone(cmd.schema.inner());
-        let mut table = StreamTable::new(location, &cmd.file_type, &declared, &cmd.options, &self.root)?;
-        table.access = table.access.or(&self.access);
+        let (root, access) = (&self.root, &self.access);
+        let table = StreamTable::new(location, &cmd.file_type, &declared, &cmd.options, root, access).await?;
         let schema = table.schema().clone();
         let stretch = Stretch { table: Arc::new(table), schema: schema.clone() };
         Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(stretch)])?))

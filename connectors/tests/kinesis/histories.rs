@@ -9,15 +9,21 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::emulator::{Stream, limits, number};
+use super::emulator::{Stream, everything, limits, numbers};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Put { count: u32, aggregated: bool },
+    Put {
+        count: u32,
+        aggregated: bool,
+    },
     Split(usize),
     Merge(usize),
     Take(usize),
-    Interrupt,
+    /// Positions and records are kept, as a consumer does at times.
+    Checkpoint,
+    /// The reader is gone, and all that was read since the last checkpoint.
+    Kill,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -25,8 +31,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1_u32..20, any::<bool>()).prop_map(|(count, aggregated)| Op::Put { count, aggregated }),
         2 => (0_usize..8).prop_map(Op::Split),
         2 => (0_usize..8).prop_map(Op::Merge),
-        3 => (1_usize..6).prop_map(Op::Take),
-        2 => Just(Op::Interrupt),
+        4 => (1_usize..6).prop_map(Op::Take),
+        2 => Just(Op::Checkpoint),
+        2 => Just(Op::Kill),
     ]
 }
 
@@ -35,8 +42,12 @@ struct History {
     stream: Stream,
     next: u32,
     reader: Option<Reader>,
+    /// Where the last checkpoint is.
     from: Bound,
+    /// Up to it.
     read: Vec<Record>,
+    /// Since then.
+    taken: Vec<Record>,
 }
 
 /// Later than any test runs.
@@ -49,7 +60,8 @@ impl History {
             Op::Split(i) => self.stream.split(*i).await,
             Op::Merge(i) => self.stream.merge(*i).await,
             Op::Take(deliveries) => self.take(*deliveries).await,
-            Op::Interrupt => self.interrupt(),
+            Op::Checkpoint => self.checkpoint(),
+            Op::Kill => self.kill(),
         }
     }
 
@@ -79,41 +91,54 @@ impl History {
         };
         for _ in 0..deliveries {
             let Ok(next) = tokio::time::timeout(Duration::from_millis(20), reader.next()).await else { return };
-            self.read.extend(next.expect("the range does not end").unwrap().records);
+            self.taken.extend(next.expect("the range does not end").unwrap().records);
         }
     }
 
-    fn interrupt(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            self.from = Bound::Positions(reader.positions().clone());
+    fn checkpoint(&mut self) {
+        if let Some(reader) = &self.reader {
+            // As text, which is how positions are kept.
+            self.from = Bound::Positions(reader.positions().to_string().parse().unwrap());
+            self.read.append(&mut self.taken);
         }
     }
 
-    async fn finish(mut self) -> (u32, Vec<Record>) {
-        self.interrupt();
-        let range = Range { from: self.from.clone(), to: Bound::Latest };
-        self.read.extend(self.stream.read(range).await.unwrap());
+    fn kill(&mut self) {
+        self.reader = None;
+        self.taken.clear();
+    }
+
+    /// How many were put, what was read with all interruptions, and what one read of the whole stream gives.
+    async fn finish(mut self) -> (u32, Vec<Record>, Vec<Record>) {
+        self.kill();
+        let rest = Range { from: self.from.clone(), to: Bound::Latest };
+        let (rest, whole) = tokio::join!(self.stream.read(rest), self.stream.read(everything()));
+        self.read.extend(rest.unwrap());
         self.stream.delete().await;
-        (self.next, self.read)
+        (self.next, self.read, whole.unwrap())
     }
 }
 
 async fn check(ops: Vec<Op>) {
     let stream = Stream::create(1 + (ops.len() % 3) as i32).await;
-    let mut history = History { stream, next: 0, reader: None, from: Bound::Whole, read: Vec::new() };
+    let mut history =
+        History { stream, next: 0, reader: None, from: Bound::Whole, read: Vec::new(), taken: Vec::new() };
     for op in &ops {
         history.apply(op).await;
     }
-    let (put, read) = history.finish().await;
-    let mut numbers: Vec<u32> = read.iter().map(number).collect();
-    numbers.sort_unstable();
-    assert_eq!(numbers, (0..put).collect::<Vec<_>>(), "not exactly once: {ops:?}");
+    let (put, read, whole) = history.finish().await;
+    assert_once_in_order(put, &read, &format!("interrupted: {ops:?}"));
+    assert_once_in_order(put, &whole, &format!("at once: {ops:?}"));
+}
+
+fn assert_once_in_order(put: u32, read: &[Record], what: &str) {
+    assert_eq!(numbers(read), (0..put).collect::<Vec<_>>(), "not exactly once, {what}");
     let mut of_shard: BTreeMap<&str, Vec<(featurectl_core::Position, Option<u64>)>> = BTreeMap::new();
-    for record in &read {
+    for record in read {
         of_shard.entry(&record.shard).or_default().push((record.sequence, record.sub));
     }
     for (shard, places) in of_shard {
-        assert!(places.is_sorted(), "{shard} is out of order: {ops:?}");
+        assert!(places.is_sorted(), "{shard} is out of order, {what}");
     }
 }
 

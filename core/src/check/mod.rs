@@ -6,6 +6,7 @@
 //!               └ session catalog: tables, feature views, services, training sets, models so far
 //! ```
 
+mod catalog;
 mod model;
 mod query;
 mod service;
@@ -77,6 +78,10 @@ pub trait Outside: Send + Sync {
     /// Errors: [`NotFound`](crate::ErrorKind::NotFound) if there is nothing there, [`Data`](crate::ErrorKind::Data) if
     /// it is plainly not what `table` says.
     async fn locate(&self, location: &str, table: &CreateExternalTable) -> crate::Result<String>;
+    /// Makes tables of a Glue catalog known as `name.database.table`; `options` say which catalog it is.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) for the value of an option, which the message names.
+    fn add_catalog(&self, name: &str, options: &BTreeMap<String, String>) -> crate::Result<()>;
     /// Makes `name` known to `predict`, with its features; it may not be trained yet.
     fn declare_model(&self, name: &str, features: &[String]);
     /// The features of a model known to `predict`.
@@ -180,6 +185,7 @@ impl Analyzer {
     async fn statement(&mut self, parsed: &Parsed) -> Found<Checked> {
         match &parsed.statement {
             Statement::ExternalTable(t) => self.external_table(t, parsed.span).await,
+            Statement::ExternalCatalog(c) => self.external_catalog(c),
             Statement::FeatureView(v) => {
                 self.give(ObjectKind::FeatureView, &v.name)?;
                 self.feature_view(v, parsed.span).await.map(Checked::View)

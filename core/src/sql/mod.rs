@@ -29,6 +29,8 @@ pub struct Parsed {
 pub enum Statement {
     /// `CREATE EXTERNAL TABLE`.
     ExternalTable(Box<CreateExternalTable>),
+    /// `CREATE EXTERNAL CATALOG`.
+    ExternalCatalog(Box<CreateExternalCatalog>),
     /// `CREATE FEATURE VIEW`.
     FeatureView(Box<CreateFeatureView>),
     /// `CREATE FEATURE SERVICE`.
@@ -75,6 +77,19 @@ impl ObjectKind {
             Self::Model => "model",
         }
     }
+}
+
+/// `CREATE EXTERNAL CATALOG [IF NOT EXISTS] name STORED AS GLUE [OPTIONS (…)]`.
+#[derive(Debug, Clone)]
+pub struct CreateExternalCatalog {
+    /// What its tables are named with.
+    pub name: Ident,
+    /// Whether a catalog of that name is left as it is.
+    pub if_not_exists: bool,
+    /// What keeps it: `GLUE`.
+    pub stored_as: Ident,
+    /// Where it is.
+    pub options: Vec<SqlOption>,
 }
 
 /// `CREATE FEATURE VIEW name ENTITY (…) EVENT TIME t [SEQUENCE s] [WITH (…)] AS query`.

@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span as SqlSpan, Token, TokenWithSpan, Tokenizer};
 
 use super::{
-    Algorithm, CreateFeatureService, CreateFeatureView, CreateModel, CreateTrainingSet, ObjectKind, Parsed, Split,
-    SqlOption, Statement,
+    Algorithm, CreateExternalCatalog, CreateFeatureService, CreateFeatureView, CreateModel, CreateTrainingSet,
+    ObjectKind, Parsed, Split, SqlOption, Statement,
 };
 use crate::diagnostic::{Diagnostic, Source, Span};
 
@@ -44,7 +44,12 @@ pub fn parse(source: &Source) -> (Vec<Parsed>, Vec<Diagnostic>) {
 
 /// Whether `sql` begins like a statement of this dialect that DataFusion does not know.
 fn is_keyword_statement(words: &[&str]) -> bool {
-    matches!(words, ["CREATE" | "DROP", "FEATURE" | "TRAINING" | "MODEL", ..] | ["MATERIALIZE", ..])
+    matches!(
+        words,
+        ["CREATE" | "DROP", "FEATURE" | "TRAINING" | "MODEL", ..]
+            | ["MATERIALIZE", ..]
+            | ["CREATE", "EXTERNAL", "CATALOG"]
+    )
 }
 
 fn parse_one(source: &Source, tokens: Vec<TokenWithSpan>) -> ParseResult<Statement> {
@@ -115,8 +120,19 @@ impl Own<'_, '_> {
             ["CREATE", "FEATURE", "VIEW"] => self.feature_view(),
             ["CREATE", "FEATURE", ..] => self.feature_service(),
             ["CREATE", "TRAINING", ..] => self.training_set(),
+            ["CREATE", "EXTERNAL", ..] => self.external_catalog(),
             _ => self.model(),
         }
+    }
+
+    fn external_catalog(&mut self) -> ParseResult<Statement> {
+        self.words(&["EXTERNAL", "CATALOG"])?;
+        let if_not_exists = self.parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+        let name = self.parser.parse_identifier()?;
+        self.words(&["STORED", "AS"])?;
+        let stored_as = self.parser.parse_identifier()?;
+        let options = if self.word("OPTIONS") { self.options()? } else { vec![] };
+        Ok(Statement::ExternalCatalog(Box::new(CreateExternalCatalog { name, if_not_exists, stored_as, options })))
     }
 
     fn feature_view(&mut self) -> ParseResult<Statement> {

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{self as aws, AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
-use featurectl_aws::Access;
+use featurectl_aws::{Access, told};
 use featurectl_core::{Error, Result};
 
 use super::failure::{Failure, Place, Said};
@@ -262,16 +262,10 @@ impl Table {
         self.place.failure(&Said {
             code: said.map(|(code, _)| code.to_string()).unwrap_or_default(),
             status: if let SdkError::ServiceError(e) = e { e.raw().status().as_u16() } else { 0 },
-            text: said.map_or_else(|| causes(e), |(code, message)| format!("{code}: {message}")),
+            text: told(said.map(|(code, _)| code), said.map(|(_, message)| message), e),
             unsent: matches!(e, SdkError::ConstructionFailure(_)),
         })
     }
-}
-
-/// What an error says, and what caused it.
-fn causes(e: &(dyn std::error::Error + 'static)) -> String {
-    let all: Vec<_> = std::iter::successors(Some(e), |e| e.source()).map(ToString::to_string).collect();
-    all.join(": ")
 }
 
 fn unbuilt(e: BuildError) -> Error {

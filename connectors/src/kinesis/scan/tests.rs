@@ -11,7 +11,8 @@ fn nothing() -> SchemaRef {
 fn table(location: &str, format: &str, declared: SchemaRef, options: &[(&str, &str)]) -> Result<StreamTable> {
     let options = options.iter().map(|(k, v)| (format!("format.{k}"), v.to_string())).collect();
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));
-    StreamTable::new(location, format, &declared, &options, root)
+    // Nothing of it waits for a service.
+    futures::executor::block_on(StreamTable::new(location, format, &declared, &options, root, &Access::default()))
 }
 
 #[test]
@@ -32,6 +33,14 @@ fn what_cannot_be_meant_is_refused_with_what_to_write() {
         (table(kinesis, json, declared(), &[("to", "shardId-1:x")]), "option `to`: `x` is not a sequence number"),
         (table(kinesis, json, declared(), &[("max_bad_share", "2")]), "from 0 to 1"),
         (table(kinesis, "CSV", declared(), &[("delimiter", "ab")]), "`ab` is not one ASCII character"),
+        (table(kinesis, "CSV", declared(), &[("framing", "glue")]), "`framing` means nothing for CSV"),
+        (table(kinesis, json, declared(), &[("registry", "confluent")]), "there is `glue`, not `confluent`"),
+        (table(kinesis, json, declared(), &[("registry", "glue"), ("framing", "plain")]), "leave `framing` out"),
+        (table(kinesis, "AVRO", nothing(), &[("schema", "glue://r/s")]), "needs the option `registry`"),
+        (
+            table(kinesis, "AVRO", nothing(), &[("schema", "glue://r"), ("registry", "glue")]),
+            "write glue://registry/name",
+        ),
     ] {
         let error = result.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
