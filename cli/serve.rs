@@ -8,7 +8,6 @@
 use std::sync::{Arc, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::MemTable;
@@ -18,33 +17,31 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use featurectl_core::check::Checked;
 use featurectl_core::sql::REQUEST;
-use featurectl_core::{Error, FeatureService, Result, Source};
+use featurectl_core::{Error, Result, Source};
 
 use crate::session::Session;
 
 impl Session {
-    /// The features of `service` for each row of `request`, in a session that serves. `request` has the columns of the
-    /// service's request, of these types or of such that can be cast to them; it can have others.
+    /// The rows of `request` with the features of `service`, in a session that serves. `request` has the columns of the
+    /// service's request, and can have others.
     ///
     /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) for a view that was not materialized,
     /// [`Invalid`](featurectl_core::ErrorKind::Invalid) if a column is missing.
     pub async fn read_service(&self, service: &str, request: RecordBatch) -> Result<Vec<RecordBatch>> {
-        let request = typed(self.service(service)?.as_ref(), &request)?;
-        let plan = with_rows(self.service_plan(service).await?, &request)?;
+        let plan = with_rows(self.service_plan(service, request.schema()).await?, &request)?;
         Ok(collect(plan, self.ctx.task_ctx()).await?)
     }
 
-    /// The plan of a service over an empty request, which is made once.
-    async fn service_plan(&self, name: &str) -> Result<Arc<dyn ExecutionPlan>> {
-        let service = self.service(name)?;
+    /// The plan of a service over an empty request with these columns, which is made once.
+    async fn service_plan(&self, name: &str, request: SchemaRef) -> Result<Arc<dyn ExecutionPlan>> {
         let known = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         if let Some((of, plan)) = known
-            && Arc::ptr_eq(&of, &service)
+            && of == request
         {
             return Ok(plan);
         }
         let _planning = self.planning.lock().await;
-        let empty = MemTable::try_new(Arc::clone(&service.request), vec![vec![]])?;
+        let empty = MemTable::try_new(Arc::clone(&request), vec![vec![]])?;
         let _ = self.ctx.deregister_table(REQUEST)?;
         self.ctx.register_table(REQUEST, Arc::new(empty))?;
         let job = self.check(Source::new("sql", format!("SELECT * FROM service_inputs('{name}', {REQUEST})"))).await;
@@ -57,7 +54,7 @@ impl Session {
         let plan = self.ctx.state().create_physical_plan(&query).await?;
         if is_lasting(&query)? {
             let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-            plans.insert(name.to_string(), (service, Arc::clone(&plan)));
+            plans.insert(name.to_string(), (request, Arc::clone(&plan)));
         }
         Ok(plan)
     }
@@ -78,16 +75,6 @@ fn is_lasting(query: &LogicalPlan) -> Result<bool> {
         })
     })?;
     Ok(lasting)
-}
-
-/// The columns of a service's request, of its types.
-fn typed(service: &FeatureService, request: &RecordBatch) -> Result<RecordBatch> {
-    let column = |field: &arrow::datatypes::FieldRef| {
-        let missing = || Error::invalid(format!("the request of `{}` has no column `{}`", service.name, field.name()));
-        Ok(cast(request.column_by_name(field.name()).ok_or_else(missing)?, field.data_type())?)
-    };
-    let columns = service.request.fields().iter().map(column).collect::<Result<_>>()?;
-    Ok(RecordBatch::try_new(Arc::clone(&service.request), columns)?)
 }
 
 /// A plan whose tables in memory, which are the request, have these rows.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::ScalarUDF;
@@ -89,8 +89,8 @@ pub struct Session {
     functions: Functions,
     serve: Serve,
     known: Mutex<Known>,
-    /// The services that were read and their plans.
-    pub(crate) plans: Mutex<BTreeMap<String, (Arc<FeatureService>, Arc<dyn ExecutionPlan>)>>,
+    /// The services that were read: the columns of the last request, and the plan for them.
+    pub(crate) plans: Mutex<BTreeMap<String, (SchemaRef, Arc<dyn ExecutionPlan>)>>,
     /// One plan at a time is made, over a table with the name of the request.
     pub(crate) planning: tokio::sync::Mutex<()>,
 }

@@ -15,3 +15,4 @@ mod oracle_lists;
 mod s3;
 mod score;
 mod semantics;
+mod serving;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{Float64Type, Int64Type};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -85,10 +85,12 @@ impl Bench {
     async fn service_values(&self, ids: &[i64]) -> Result<Vec<(i64, Vec<Option<f64>>)>> {
         let mut rows = Vec::new();
         for batch in self.service(ids).await? {
-            let ids = batch.column(0).as_primitive::<Int64Type>();
-            let features: Vec<_> = batch.columns()[1..].iter().map(|c| c.as_primitive::<Float64Type>()).collect();
+            let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"));
+            let ids = column("user_id")?.as_primitive::<Int64Type>();
+            let names = self.view.features.iter().map(|f| f.field.name());
+            let features = names.map(|n| Ok(column(n)?.as_primitive::<Float64Type>())).collect::<Result<Vec<_>>>()?;
             for row in 0..batch.num_rows() {
-                rows.push((ids.value(row), features.iter().map(|f| f.iter().nth(row).flatten()).collect()));
+                rows.push((ids.value(row), features.iter().map(|f| f.is_valid(row).then(|| f.value(row))).collect()));
             }
         }
         Ok(rows)

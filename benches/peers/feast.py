@@ -132,7 +132,7 @@ class Feast:
     """The process of Feast, which does what it is told."""
 
     def __init__(self, folder, endpoint, entities, table, environment):
-        self.process = subprocess.Popen([PYTHON, "-W", "ignore", "-c", FEAST, folder, endpoint, str(entities), table], env=environment, text=True,
+        self.process = subprocess.Popen([PYTHON, "-W", "ignore", "-c", FEAST, folder, endpoint, str(entities), table], cwd=folder, env=environment, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.answer()
 

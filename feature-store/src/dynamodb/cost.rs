@@ -108,7 +108,7 @@ mod tests {
             let items = encode(&tile(0, 0, wanted), 0).expect("an item");
             assert_eq!(items.iter().map(size).collect::<Vec<_>>(), [wanted as u64]);
         }
-        assert_eq!([0, 7, 10, 12, 123, -5, 1_704_067_200_000_000].map(number_size), [1, 2, 2, 2, 3, 3, 6]);
+        assert_eq!([0, 7, 10, 12, 123, -5, 1_704_067_200_000_000].map(number_size), [1, 2, 2, 2, 3, 3, 5]);
     }
 
     #[test]
