@@ -22,6 +22,7 @@ import time
 CACHE = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
 HERE = f"{CACHE}/featurectl-peers/feast"
 PYTHON = f"{HERE}/venv/bin/python"
+DYNOXIDE = os.environ.get("FEATURECTL_DYNOXIDE", f"{CACHE}/featurectl/dynoxide-3.2.0")
 FEATURES = [f"f{i:02}" for i in range(50)]
 SIZES = (1, 10, 100)
 # 2024-01-03, after all rows.
@@ -100,16 +101,16 @@ def prepare(emulator):
         subprocess.check_call([sys.executable, "-m", "venv", f"{HERE}/venv"])
         subprocess.check_call([PYTHON, "-m", "pip", "install", "--quiet", "feast[aws]==0.67.0"])
         open(f"{HERE}/venv/installed", "w").close()
-    if emulator == "dynoxide" and not os.path.exists(f"{HERE}/dynoxide/bin/dynoxide"):
+    if emulator == "dynoxide" and not os.path.exists(f"{DYNOXIDE}/bin/dynoxide"):
         subprocess.check_call(["cargo", "install", "dynoxide-rs", "--version", "3.2.0", "--no-default-features", "--features",
-                               "native-sqlite,http-server,cli", "--root", f"{HERE}/dynoxide"])
+                               "native-sqlite,http-server,cli", "--root", DYNOXIDE])
 
 
 def start(emulator, port):
     """The process of the emulator, on the loopback address."""
     environment = dict(os.environ)
     if emulator == "dynoxide":
-        command = [f"{HERE}/dynoxide/bin/dynoxide", "--host", "127.0.0.1", "--port", str(port)]
+        command = [f"{DYNOXIDE}/bin/dynoxide", "--host", "127.0.0.1", "--port", str(port)]
     elif emulator == "dynalite":
         folder = os.environ.get("FEATURECTL_DYNALITE", f"{CACHE}/featurectl/dynalite-4.0.0")
         command = ["node", f"{folder}/node_modules/dynalite/cli.js", "--host", "127.0.0.1", "--port", str(port), "--createTableMs", "20"]
