@@ -22,7 +22,10 @@ impl Session {
     /// What the tiles of a view cost, from those that are in the offline store; `None` if it has none yet, or the online
     /// store costs nothing.
     pub(super) async fn cost(&self, view: &FeatureView, version: Option<&Version>) -> Result<Option<Cost>> {
-        let (true, Online::Table(_, options)) = (view.online, self.project.online()?) else { return Ok(None) };
+        if !view.online {
+            return Ok(None);
+        }
+        let Online::Table(_, options) = self.project.online()? else { return Ok(None) };
         let prices = Prices::read(self.project.prices.as_deref())?;
         let Some(version) = version.filter(|v| v.rows > 0) else { return Ok(None) };
         let mut samples = Vec::new();
