@@ -73,6 +73,9 @@ impl Job {
     }
 }
 
+/// The columns of the last request of a service, and the plan for them.
+pub(crate) type ServicePlan = (SchemaRef, Arc<dyn ExecutionPlan>);
+
 /// One engine with a project's stores behind it.
 pub struct Session {
     /// Where plans run: here, or on a cluster.
@@ -89,8 +92,8 @@ pub struct Session {
     functions: Functions,
     serve: Serve,
     known: Mutex<Known>,
-    /// The services that were read: the columns of the last request, and the plan for them.
-    pub(crate) plans: Mutex<BTreeMap<String, (SchemaRef, Arc<dyn ExecutionPlan>)>>,
+    /// The services that were read.
+    pub(crate) plans: Mutex<BTreeMap<String, ServicePlan>>,
     /// One plan at a time is made, over a table with the name of the request.
     pub(crate) planning: tokio::sync::Mutex<()>,
 }
