@@ -23,9 +23,11 @@
 mod app;
 mod args;
 mod cmd;
+mod prices;
 mod project;
 mod render;
 mod run;
+mod serve;
 mod session;
 
 pub use app::App;

@@ -12,6 +12,7 @@ use featurectl_executors::cluster::{Address, Tls};
 use featurectl_feature_store::dynamodb::{Limits, Table, TableOptions};
 use featurectl_feature_store::{DynamoStore, EmbeddedStore, Folder};
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 
 const FILE: &str = "featurectl.toml";
 const PROFILE: &str = "default";
@@ -29,8 +30,12 @@ pub struct Project {
     pub online: Option<Online>,
     /// The database of Glue that tables are registered in.
     pub catalog: Option<Database>,
+    /// A file of what DynamoDB costs, instead of the built-in prices.
+    pub prices: Option<PathBuf>,
     /// How AWS is reached.
     pub access: Access,
+    /// The online table, once it is used: configuration and credentials are loaded, and connections made, for all views.
+    pub(crate) table: Arc<OnceCell<Table>>,
     /// The stores of buckets.
     pub(crate) buckets: Arc<Buckets>,
     /// The same, for calls that wait.
@@ -75,6 +80,7 @@ struct Profile {
     aws_profile: Option<String>,
     endpoint: Option<String>,
     table: Option<OnlineTable>,
+    prices: Option<PathBuf>,
     threads: Option<usize>,
     memory_mb: Option<usize>,
     cluster: Option<String>,
@@ -115,7 +121,9 @@ impl Project {
             store: root.join(WORK).into(),
             online: None,
             catalog: None,
+            prices: None,
             access: Access::default(),
+            table: Arc::default(),
             buckets: Arc::new(Buckets::new(Access::default())),
             waiting: Arc::new(Buckets::new(Access::default())),
             root,
@@ -149,6 +157,34 @@ impl Project {
                 self.store
             ))),
         }
+    }
+
+    /// The online store, for writing; it is made if it is not there.
+    pub(crate) async fn open_online(&self) -> Result<Arc<dyn OnlineStore>> {
+        Ok(match self.online()? {
+            Online::File(path) => Arc::new(EmbeddedStore::open(path)?),
+            Online::Table(name, options) => {
+                let table = self.table(&name).await;
+                Arc::new(Box::pin(DynamoStore::create(table, &options, Limits::default())).await?)
+            }
+        })
+    }
+
+    /// The online store, for reading.
+    ///
+    /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is none yet.
+    pub(crate) async fn open_online_to_read(&self) -> Result<Arc<dyn OnlineStore>> {
+        Ok(match self.online()? {
+            Online::File(path) => Arc::new(EmbeddedStore::open_read_only(path)?),
+            Online::Table(name, _) => {
+                let table = self.table(&name).await;
+                Arc::new(Box::pin(DynamoStore::open(table, Limits::default())).await?)
+            }
+        })
+    }
+
+    async fn table(&self, name: &str) -> Table {
+        Box::pin(self.table.get_or_init(|| Table::connect(name, &self.access))).await.clone()
     }
 
     /// The project of a folder: that of the nearest `featurectl.toml` at or above it, or else the folder itself.
@@ -217,7 +253,9 @@ impl Project {
             store,
             online,
             catalog,
+            prices: chosen.prices.map(|file| project.root.join(file)),
             access,
+            table: project.table,
             buckets,
             waiting,
             options: LocalOptions { threads: chosen.threads, memory_bytes: chosen.memory_mb.map(|m| m << 20) },
@@ -242,30 +280,6 @@ impl Online {
             }
             _ => Err(wrong()),
         }
-    }
-
-    /// The store, for writing; it is made if it is not there.
-    pub(crate) async fn open(&self, access: &Access) -> Result<Arc<dyn OnlineStore>> {
-        Ok(match self {
-            Self::File(path) => Arc::new(EmbeddedStore::open(path)?),
-            Self::Table(name, options) => {
-                let table = Box::pin(Table::connect(name, access)).await;
-                Arc::new(Box::pin(DynamoStore::create(table, options, Limits::default())).await?)
-            }
-        })
-    }
-
-    /// The store, for reading.
-    ///
-    /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is none yet.
-    pub(crate) async fn open_to_read(&self, access: &Access) -> Result<Arc<dyn OnlineStore>> {
-        Ok(match self {
-            Self::File(path) => Arc::new(EmbeddedStore::open_read_only(path)?),
-            Self::Table(name, _) => {
-                let table = Box::pin(Table::connect(name, access)).await;
-                Arc::new(Box::pin(DynamoStore::open(table, Limits::default())).await?)
-            }
-        })
     }
 }
 

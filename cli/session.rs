@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider};
 use datafusion::common::TableReference;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::ScalarUDF;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::CreateExternalTable;
 use featurectl_aws::{Access, Buckets};
@@ -19,7 +20,7 @@ use featurectl_core::aggregate::{AggregateFunction, Functions};
 use featurectl_core::asof::{FeatureRelations, Serve};
 use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
-use featurectl_core::{Diagnostic, Error, FeatureView, OnlineStore, Result, Source};
+use featurectl_core::{Diagnostic, Error, FeatureService, FeatureView, OnlineStore, Result, Source};
 use featurectl_executors::cluster::{self, Progress, Role, Status};
 use featurectl_executors::score::{Fetch, ModelSet, Output, predict_udf};
 use featurectl_executors::{SharedExtensionPlanner, local};
@@ -74,6 +75,9 @@ impl Job {
     }
 }
 
+/// The columns of the last request of a service, and the plan for them.
+pub(crate) type ServicePlan = (SchemaRef, Arc<dyn ExecutionPlan>);
+
 /// One engine with a project's stores behind it.
 pub struct Session {
     /// Where plans run: here, or on a cluster.
@@ -90,6 +94,10 @@ pub struct Session {
     functions: Functions,
     serve: Serve,
     known: Mutex<Known>,
+    /// The services that were read.
+    pub(crate) plans: Mutex<BTreeMap<String, ServicePlan>>,
+    /// One plan at a time is made, over a table with the name of the request.
+    pub(crate) planning: tokio::sync::Mutex<()>,
 }
 
 impl Session {
@@ -116,8 +124,8 @@ impl Session {
     ///
     /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if nothing was materialized.
     pub async fn open_serving(project: Project, extensions: &Extensions) -> Result<Self> {
-        let store = project.online()?.open_to_read(&project.access).await?;
-        let session = Self::build(project, extensions, Serve::Online, vec![Arc::new(OnlinePlanner(store))], None)?;
+        let store = project.open_online_to_read().await?;
+        let session = Self::build(project, extensions, Serve::Online, vec![Arc::new(OnlinePlanner::new(store))], None)?;
         session.replay().await?;
         Ok(session)
     }
@@ -169,6 +177,8 @@ impl Session {
             functions,
             serve,
             known: Mutex::default(),
+            plans: Mutex::default(),
+            planning: tokio::sync::Mutex::default(),
         })
     }
 
@@ -189,6 +199,8 @@ impl Session {
 
     /// Checks a job; its tables, views and services are in the session afterwards.
     pub async fn check(&self, source: Source) -> Job {
+        // A text may define a service or a view anew.
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let (parsed, mut diagnostics) = parse(&source);
         let total = parsed.len() + diagnostics.len();
         let mut analyzer = self.analyzer(source.clone());
@@ -309,7 +321,7 @@ impl Session {
     /// The service called `name`.
     ///
     /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound), with a similar name.
-    pub(crate) fn service(&self, name: &str) -> Result<Arc<featurectl_core::FeatureService>> {
+    pub(crate) fn service(&self, name: &str) -> Result<Arc<FeatureService>> {
         self.relations.get(name).ok_or_else(|| {
             let hint = featurectl_core::closest(name, self.relations.names());
             let hint = hint.map_or("run the job that defines it first".into(), |n| format!("did you mean `{n}`?"));
@@ -319,7 +331,7 @@ impl Session {
 
     /// The online store, open for writing.
     pub(crate) async fn online(&self) -> Result<Arc<dyn OnlineStore>> {
-        self.project.online()?.open(&self.project.access).await
+        self.project.open_online().await
     }
 }
 

@@ -17,3 +17,4 @@ mod s3;
 mod score;
 mod secrets;
 mod semantics;
+mod serving;

@@ -144,14 +144,53 @@ fn rows_here(folder: &Path) -> String {
 
 const GET: [&str; 7] = ["get", "fraud_inputs", "customer=c07", "amount=10", "--at", "2024-03-10T00:00:00Z", "-o"];
 
+/// What `plan` says that the tiles cost, and that a file of prices can be given.
+fn costs(aws: &Aws, folder: &Path) {
+    let cost = || {
+        let plan = aws.ok(folder, &["--profile", "aws", "plan", "aws.sql", "-o", "json"]);
+        let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+        let all: Vec<_> = plan.as_array().expect("lines").iter().filter_map(|line| line.get("cost").cloned()).collect();
+        assert_eq!(all.len(), 1, "of the one view alone: {plan}");
+        all[0].clone()
+    };
+    let is = |cost: &serde_json::Value, name: &str| cost[name].as_f64().unwrap_or_else(|| panic!("`{name}` in {cost}"));
+    let built_in = cost();
+    let tiles = is(&built_in, "tiles");
+    assert!(tiles > 1000.0 && is(&built_in, "measured_tiles") <= tiles, "{built_in}");
+    assert_eq!(is(&built_in, "write_units"), tiles, "a tile of this view is below one KB");
+    assert!((is(&built_in, "write_dollars") - tiles * 0.625e-6).abs() < 1e-12, "{built_in}");
+    assert!((100.0..1124.0).contains(&(is(&built_in, "stored_bytes") / tiles)), "{built_in}");
+    assert_eq!(built_in["prices_region"], "us-east-1");
+    let plan = aws.ok(folder, &["--profile", "aws", "plan", "aws.sql"]);
+    assert!(plan.contains(" write units $0.00") && plan.contains("prices of us-east-1, 20"), "{plan}");
+
+    let toml = std::fs::read_to_string(folder.join("featurectl.toml")).expect("the profile");
+    let prices = "date = \"2030-01-01\"\nsource = \"a contract\"\n[region.us-east-1]\nmillion_write_units = 1\n\
+                  million_read_units = 1\nstorage_gb_month = 1\nrecovery_gb_month = 1\nimport_gb = 1\n";
+    std::fs::write(folder.join("prices.toml"), prices).expect("prices");
+    let changed = toml.replacen("[profile.aws]\n", "[profile.aws]\nprices = \"prices.toml\"\n", 1);
+    std::fs::write(folder.join("featurectl.toml"), changed).expect("the profile");
+    let own = cost();
+    assert_eq!((own["prices_date"].as_str(), own["prices_source"].as_str()), (Some("2030-01-01"), Some("a contract")));
+    assert!((is(&own, "write_dollars") - tiles * 1e-6).abs() < 1e-12, "{own}");
+    std::fs::write(folder.join("prices.toml"), "date = 7").expect("no prices");
+    let refused = aws.featurectl(folder, &["--profile", "aws", "plan", "aws.sql"]);
+    assert!(text(&refused.stderr).contains("prices.toml"), "{}", text(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(1));
+    std::fs::write(folder.join("featurectl.toml"), toml).expect("the profile");
+}
+
 #[test]
 fn a_job_with_the_aws_profile_gives_what_it_gives_here() {
     let aws = Aws::start("equal");
     let folder = project_on(&aws, "equal");
     let here = featurectl(folder.path(), &["run", "job.sql"]);
     assert!(here.status.success(), "{}", text(&here.stderr));
+    let plan = aws.ok(folder.path(), &["--profile", "aws", "plan", "aws.sql"]);
+    assert!(plan.contains("costs   not known before the first run"), "{plan}");
     let there = aws.featurectl(folder.path(), &["--profile", "aws", "run", "aws.sql"]);
     assert!(there.status.success(), "{}", text(&there.stderr));
+    costs(&aws, folder.path());
     let wanted = rows_here(folder.path());
     assert!(wanted.lines().count() > 8000, "{}", wanted.lines().count());
     let found = aws.rows(folder.path(), &look("s3://equal/out", "s3://equal/team/features"));

@@ -7,9 +7,7 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::FieldRef;
-use datafusion::datasource::MemTable;
 use featurectl_core::asof::micros;
-use featurectl_core::sql::REQUEST;
 use featurectl_core::{Error, FeatureService, Micros, Result, closest};
 
 use super::project;
@@ -45,20 +43,6 @@ fn instant(text: &str) -> Result<Micros> {
     let nanos = arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text);
     let nanos = nanos.map_err(|e| Error::invalid(format!("--at {text}: {e}; write 2013-12-31T23:00:00Z")))?;
     Ok(nanos.div_euclid(1000))
-}
-
-impl Session {
-    /// The features of `service` for each row of `request`, in a session that serves.
-    ///
-    /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) for a view that was not materialized.
-    pub async fn read_service(&self, service: &str, request: RecordBatch) -> Result<Vec<RecordBatch>> {
-        let table = MemTable::try_new(request.schema(), vec![vec![request]])?;
-        let _ = self.ctx.deregister_table(REQUEST)?;
-        self.ctx.register_table(REQUEST, Arc::new(table))?;
-        let rows = self.sql(&format!("SELECT * FROM service_inputs('{service}', {REQUEST})")).await;
-        let _ = self.ctx.deregister_table(REQUEST)?;
-        rows
-    }
 }
 
 /// The request as one typed row. A time of a MATCH_CONDITION that is not given is `at`; anything else that is not given is NULL, with

@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod cluster;
+mod cost;
 mod get;
 mod init;
 mod job;

@@ -9,22 +9,35 @@ use featurectl_core::check::{Checked, Copy};
 use featurectl_core::sql::ObjectKind;
 use featurectl_core::tile::Program;
 use featurectl_core::{FeatureView, Micros, Model, Result, TrainingSet, lineage};
+use featurectl_feature_store::Version;
 use serde::Serialize;
 
+use super::cost;
 use super::job::{open, report};
 use crate::args::{Global, Output};
+use crate::prices::Cost;
+use crate::project::Online;
 use crate::render;
 use crate::run::{hash, input_hash, plural, thousands, upstream, view_hash};
 use crate::session::{Extensions, Session};
 
 /// One line of a plan.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Planned {
     statement: String,
     status: &'static str,
     reads: Vec<String>,
     writes: Option<String>,
+    /// Of a view in DynamoDB, if its tiles are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Cost>,
+    /// Why it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_cost: Option<&'static str>,
 }
+
+/// What is said of a view that was never materialized.
+const NO_TILES: &str = "not known before the first run, which gives the tiles their sizes";
 
 pub(super) async fn plan(global: &Global, extensions: &Extensions, path: &Path) -> Result<ExitCode> {
     let (session, job) = open(global, extensions, path).await?;
@@ -54,6 +67,9 @@ fn print(line: &Planned) {
     if let Some(writes) = &line.writes {
         println!("{:>10}    writes  {writes}", "");
     }
+    if let Some(costs) = line.cost.as_ref().map(cost::text).or(line.no_cost.map(String::from)) {
+        println!("{:>10}    costs   {costs}", "");
+    }
 }
 
 impl Session {
@@ -61,7 +77,13 @@ impl Session {
     async fn planned(&self, checked: &Checked, changed: bool) -> Result<Option<Planned>> {
         let definition = |kind: ObjectKind, name: &str, what: String, sql: &str, reads| -> Result<Planned> {
             let statement = format!("{} {name}  ({what})", kind.noun());
-            Ok(Planned { statement, status: self.definition_status(kind, name, sql)?, reads, writes: None })
+            Ok(Planned {
+                statement,
+                status: self.definition_status(kind, name, sql)?,
+                reads,
+                writes: None,
+                ..Planned::default()
+            })
         };
         Ok(Some(match checked {
             Checked::Table { name, locations, .. } => self.planned_table(name, locations).await?,
@@ -81,7 +103,7 @@ impl Session {
             Checked::Copy(copy) => self.planned_copy(copy, changed).await?,
             Checked::Drop { kind, name, .. } => {
                 let statement = format!("drop {} {name}", kind.noun());
-                Planned { statement, status: "drop", reads: vec![], writes: None }
+                Planned { statement, status: "drop", reads: vec![], ..Planned::default() }
             }
             Checked::Query(_) | Checked::Session => return Ok(None),
         }))
@@ -102,7 +124,7 @@ impl Session {
             statement: format!("table {name}{rows}"),
             status: if known { "unchanged" } else { "new" },
             reads: locations.iter().map(size).collect(),
-            writes: None,
+            ..Planned::default()
         })
     }
 
@@ -114,7 +136,10 @@ impl Session {
     async fn planned_view(&self, view: &FeatureView, until: Option<Micros>) -> Result<Planned> {
         let found = lineage(&view.events)?;
         let sources = self.source_versions(&found, "").await?;
-        let (status, had) = self.version_status(&view.name, &view_hash(view, &found, &sources, until)).await?;
+        let version = self.offline.latest(&view.name).await?;
+        let (status, had) = status_of(version.as_ref(), &view_hash(view, &found, &sources, until));
+        let cost = self.cost(view, version.as_ref()).await?;
+        let is_paid = view.online && matches!(self.project.online()?, Online::Table(..));
         let lengths = plural(Program::new(view).levels.len(), "length");
         let had = had.map_or(String::new(), |n| format!(", {} tiles now", thousands(n)));
         let offline = self.offline.path(&view.name);
@@ -124,19 +149,23 @@ impl Session {
             status,
             reads: upstream(&found),
             writes: Some(format!("offline {offline}{online}{}", self.catalog_note(&view.name))),
+            no_cost: (is_paid && cost.is_none()).then_some(NO_TILES),
+            cost,
         })
     }
 
     async fn planned_set(&self, set: &TrainingSet) -> Result<Planned> {
         let found = lineage(&set.plan)?;
         let sources = self.source_versions(&found, "").await?;
-        let (status, had) = self.version_status(&set.name, &input_hash(&set.sql, &set.plan, &found, &sources)).await?;
+        let version = self.offline.latest(&set.name).await?;
+        let (status, had) = status_of(version.as_ref(), &input_hash(&set.sql, &set.plan, &found, &sources));
         let had = had.map_or(String::new(), |n| format!(", {} rows now", thousands(n)));
         Ok(Planned {
             statement: format!("training set {}  ({}{had})", set.name, plural(set.schema.fields().len(), "column")),
             status,
             reads: upstream(&found),
             writes: Some(format!("offline {}{}", self.offline.path(&set.name), self.catalog_note(&set.name))),
+            ..Planned::default()
         })
     }
 
@@ -148,6 +177,7 @@ impl Session {
             status: if status == "unchanged" && changed { "changed" } else { status },
             reads: vec![format!("training set {}", model.training_set)],
             writes: Some(format!("model {folder}")),
+            ..Planned::default()
         })
     }
 
@@ -163,6 +193,7 @@ impl Session {
             },
             reads: upstream(&found),
             writes: Some(format!("{} ({}){}", output.target, copy.format, self.copy_note(copy, &output.target))),
+            ..Planned::default()
         })
     }
 
@@ -173,12 +204,12 @@ impl Session {
             Some(_) => "unchanged",
         })
     }
+}
 
-    /// Whether the newest version of an offline table is the wanted one, and its rows.
-    async fn version_status(&self, table: &str, wanted: &str) -> Result<(&'static str, Option<u64>)> {
-        Ok(match self.offline.latest(table).await? {
-            None => ("new", None),
-            Some(v) => (if v.manifest.input_hash == wanted { "unchanged" } else { "changed" }, Some(v.rows)),
-        })
+/// Whether the newest version of an offline table is the wanted one, and its rows.
+fn status_of(version: Option<&Version>, wanted: &str) -> (&'static str, Option<u64>) {
+    match version {
+        None => ("new", None),
+        Some(v) => (if v.manifest.input_hash == wanted { "unchanged" } else { "changed" }, Some(v.rows)),
     }
 }

@@ -119,10 +119,10 @@ impl Run<'_> {
         let store = store.as_ref();
         let generation = generation(&version.manifest.base);
         let before = served(store, &view.name).await?.filter(|s| s.generation == generation);
-        if before.is_some_and(|s| s.version == version.number) {
+        if before.as_ref().is_some_and(|s| s.version == version.number) {
             return Ok(false);
         }
-        let new = version.manifest.units.iter().filter(|u| before.is_none_or(|s| u.version > s.version));
+        let new = version.manifest.units.iter().filter(|u| before.as_ref().is_none_or(|s| u.version > s.version));
         let new: Vec<Expr> = new.map(|u| lit(u.id.as_str())).collect();
         let provider = self.session.offline.read(&view.name).await?;
         let rows = self.session.here.read_table(provider)?.filter(col(WRITER_COLUMN).in_list(new, false))?;
@@ -138,7 +138,11 @@ impl Run<'_> {
             }
         }
         put(store, view, generation, &mut held).await?;
-        serve(store, &view.name, generation, version.number).await?;
+        let only = match version.manifest.units.as_slice() {
+            [unit] => Some(unit.id.as_str()),
+            _ => None,
+        };
+        serve(store, &view.name, generation, version.number, only).await?;
         Ok(true)
     }
 }

@@ -277,8 +277,10 @@ impl Run<'_> {
     /// Takes a view out of the online store, if there is one.
     async fn forget(&self, view: &str) -> Result<()> {
         let project = &self.session.project;
-        let Ok(online) = project.online() else { return Ok(()) };
-        match online.open_to_read(&project.access).await.map(drop) {
+        if project.online().is_err() {
+            return Ok(());
+        }
+        match project.open_online_to_read().await.map(drop) {
             Ok(()) => forget(self.session.online().await?.as_ref(), view).await.map(|_| ()),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),

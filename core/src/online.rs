@@ -76,6 +76,8 @@ pub struct TileRange {
     pub start: i64,
     /// First tile start no longer wanted, microseconds UTC.
     pub end: i64,
+    /// Whose tiles alone are wanted; `None`: everybody's. A store need not search for a tile that it can name.
+    pub writer: Option<String>,
 }
 
 /// A key-value store of tiles. Every implementation passes the same `conformance` suite of `featurectl-feature-store`.
@@ -85,6 +87,11 @@ pub trait OnlineStore: Debug + Send + Sync {
     /// Returns how many were stored: the others were older than, or equal to, what the store has. A call with many
     /// tiles may be applied in parts if it fails; doing it again is harmless.
     async fn put(&self, tiles: Vec<Tile>) -> Result<usize>;
+
+    /// Stores tiles of which the caller knows that the store has none of their keys, or the same, and that nobody else
+    /// writes them: nothing needs to be compared, which some stores do faster. What returned `Ok` survives a crash; a call
+    /// that fails may be applied in parts, and doing it again is harmless.
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()>;
 
     /// The tiles of each range, in the order of `(start, writer)`, without those that expired at or before `now`.
     /// The outer length is `ranges.len()`.

@@ -20,6 +20,8 @@ pub async fn conformance(store: &dyn OnlineStore) {
     partitions_and_writers_are_any_bytes(store).await;
     ranges_are_exact(store).await;
     batches_keep_their_order(store).await;
+    tiles_of_one_writer_can_be_asked_for(store).await;
+    what_is_filled_is_as_if_written(store).await;
     expired_tiles_are_not_read(store).await;
     big_and_many_tiles_are_kept(store).await;
     tiles_beyond_an_item_are_kept(store).await;
@@ -46,7 +48,7 @@ fn tile(name: &[u8], length: i64, start: i64, writer: &str, position: u64) -> Ti
 }
 
 fn range(name: &[u8], length: i64, start: i64, end: i64) -> TileRange {
-    TileRange { partition: partition(name), length, start, end }
+    TileRange { partition: partition(name), length, start, end, writer: None }
 }
 
 async fn put(store: &dyn OnlineStore, tiles: Vec<Tile>) -> usize {
@@ -139,6 +141,56 @@ async fn batches_keep_their_order(store: &dyn OnlineStore) {
     let found = store.read(&many, 0).await.expect("more ranges than a remote store takes at once").concat();
     assert_eq!(found, (0..150).map(|i| tile(b"b", 10, i % 9 * 10, "w", 1)).collect::<Vec<_>>());
     assert_eq!(store.read(&[], 0).await.expect("no ranges"), Vec::<Vec<Tile>>::new());
+    clear(store).await;
+}
+
+async fn tiles_of_one_writer_can_be_asked_for(store: &dyn OnlineStore) {
+    let writers = ["", "w", "w\0", "x"];
+    let lifetime = |name: &[u8], writer| tile(name, i64::MAX, i64::MIN, writer, 1);
+    let all = [0, 10].into_iter().flat_map(|start| writers.map(|w| tile(b"o", 10, start, w, 1)));
+    put(store, all.chain(writers.map(|w| lifetime(b"o", w))).collect()).await;
+    let of = |writer: &str, range: TileRange| TileRange { writer: Some(writer.into()), ..range };
+    for writer in writers {
+        let found = read(store, of(writer, range(b"o", 10, 0, 20))).await;
+        assert_eq!(found, [0, 10].map(|start| tile(b"o", 10, start, writer, 1)), "of `{writer:?}`, in order");
+        assert_eq!(read(store, of(writer, range(b"o", 10, 10, 11))).await, [tile(b"o", 10, 10, writer, 1)]);
+        let found = read(store, of(writer, range(b"o", i64::MAX, i64::MIN, 0))).await;
+        assert_eq!(found, [lifetime(b"o", writer)]);
+    }
+    assert_eq!(read(store, of("other", range(b"o", i64::MAX, i64::MIN, 0))).await, [], "nobody");
+    assert_eq!(read(store, of("w", range(b"o", 10, 10, 10))).await, [], "an empty range");
+    assert_eq!(read(store, of("w", range(b"o", i64::MAX, i64::MIN, i64::MIN))).await, [], "an empty lifetime");
+    let name = |i: u8| [b'o', i];
+    put(store, (0..120).map(|i| lifetime(&name(i), "w")).collect()).await;
+    let ask = |i: u8| of("w", range(&name(i), i64::MAX, i64::MIN, 0));
+    let asked: Vec<TileRange> = (0..250).map(|i| ask(i % 125)).chain([range(b"o", 10, 0, 1)]).collect();
+    let found = store.read(&asked, 0).await.expect("more than a remote store gives at once, some twice");
+    for (i, tiles) in found[..250].iter().enumerate() {
+        let i = i as u8 % 125;
+        assert_eq!(*tiles, if i < 120 { vec![lifetime(&name(i), "w")] } else { vec![] }, "entity {i}");
+    }
+    assert_eq!(found[250].len(), writers.len());
+    let gone = Tile { expires_at: Some(100), ..lifetime(b"gone", "w") };
+    put(store, vec![gone]).await;
+    let ask = [of("w", range(b"gone", i64::MAX, i64::MIN, 0))];
+    let count = async |now| store.read(&ask, now).await.expect("tiles can be read")[0].len();
+    assert_eq!([count(99).await, count(100).await], [1, 0]);
+    clear(store).await;
+}
+
+async fn what_is_filled_is_as_if_written(store: &dyn OnlineStore) {
+    let big = Tile { partial: vec![7; 900_000], ..tile(b"f", 10, -10, "w", 3) };
+    let all: Vec<Tile> = std::iter::once(big).chain((0..700).map(|i| tile(b"f", 10, i * 10, "w", 3))).collect();
+    let fill = async |tiles: &[Tile]| store.fill(tiles.to_vec()).await.expect("tiles can be filled in");
+    fill(&[]).await;
+    fill(&all[..300]).await;
+    fill(&all).await;
+    assert!(read(store, range(b"f", 10, -10, i64::MAX)).await == all, "all of them, those that were there the same");
+    let again = [&all[5..6], &all[5..6]].concat();
+    fill(&again).await;
+    assert_eq!(put(store, vec![tile(b"f", 10, 0, "w", 2), tile(b"f", 10, 10, "w", 4)]).await, 1, "newer ones win");
+    assert_eq!(read(store, range(b"f", 10, 0, 11)).await, [tile(b"f", 10, 0, "w", 3), tile(b"f", 10, 10, "w", 4)]);
+    assert_eq!(store.remove(&partition(b"f")).await.expect("tiles can be removed"), 701);
     clear(store).await;
 }
 

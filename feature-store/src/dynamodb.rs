@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!             ┌─ put ──▶ parts, then a header if it is newer ─┐
-//!  DynamoStore┼─ read ─▶ one Query a range, drained           ├─▶ Caller: gate, retries ─▶ Table: the SDK
+//!             ├─ fill ─▶ batches of headers                   │
+//!  DynamoStore┼─ read ─▶ one Query a range, drained; tiles    ├─▶ Caller: gate, retries ─▶ Table: the SDK
+//!             │          that have a name in batches          │
 //!             └─ remove ▶ Scan of keys, batches of deletes    ┘
 //!
 //!  tiles sorted by key ──▶ Item (key, attributes) ──▶ DynamoDB JSON, gzip ──▶ import-00000.json.gz …
@@ -10,7 +12,9 @@
 //! ```
 //! `item` knows the layout and no network; `client` asks the service and decides nothing.
 
+mod batch;
 mod client;
+mod cost;
 mod failure;
 mod gate;
 mod import;
@@ -23,6 +27,7 @@ mod store;
 mod table;
 
 pub use client::Table;
+pub use cost::{Sample, Usage, usage};
 pub use featurectl_aws::Access;
 pub use import::{ImportPlan, write_import};
 pub use retry::Limits;

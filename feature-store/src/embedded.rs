@@ -166,7 +166,9 @@ impl OpenFile {
                 if header.expires_at.is_none_or(|at| at > now) {
                     let key =
                         decode_key(range, key.value()).ok_or_else(|| damaged("a key can't be read", self.path()))?;
-                    tiles.push(header.tile(key));
+                    if range.writer.as_ref().is_none_or(|w| *w == key.writer) {
+                        tiles.push(header.tile(key));
+                    }
                 }
             }
             Ok(tiles)
@@ -205,6 +207,10 @@ impl OpenFile {
 impl OnlineStore for EmbeddedStore {
     async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
         blocking(Arc::clone(&self.file), move |file| file.put(tiles)).await
+    }
+
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        self.put(tiles).await.map(|_| ())
     }
 
     async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {

@@ -20,4 +20,4 @@ pub use embedded::EmbeddedStore;
 pub use folder::{Entries, Folder};
 pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Replace, Unit, Version};
 pub use registry::{Entry, Lock, Registry, json};
-pub use serving::{Generation, OnlinePlanner, Served, forget, put_tiles, read_features, serve, served};
+pub use serving::{Generation, OnlinePlanner, OnlineReader, Served, forget, put_tiles, serve, served};

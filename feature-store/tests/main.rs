@@ -21,7 +21,7 @@ fn tile(batch: u64, i: u64) -> Tile {
 }
 
 fn everything() -> TileRange {
-    TileRange { partition: b"crash".to_vec(), length: 10, start: i64::MIN, end: i64::MAX }
+    TileRange { partition: b"crash".to_vec(), length: 10, start: i64::MIN, end: i64::MAX, writer: None }
 }
 
 #[tokio::test]
@@ -211,7 +211,13 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
             Err(e) if e.kind() == ErrorKind::NotFound && acked == 0 => continue,
             opened => opened.expect("the store opens after a kill, also for a reader"),
         };
-        let range = TileRange { partition: b"crash".to_vec(), length: 10, start: 1000, end: (acked as i64 + 1) * 1000 };
+        let range = TileRange {
+            partition: b"crash".to_vec(),
+            length: 10,
+            start: 1000,
+            end: (acked as i64 + 1) * 1000,
+            writer: None,
+        };
         let found = store.read(&[range], 0).await.expect("a read").remove(0);
         let wanted: Vec<Tile> = (1..=acked).flat_map(|batch| (0..100).map(move |i| tile(batch, i))).collect();
         assert!(found == wanted, "{} of {} acknowledged tiles after kill {kill}", found.len(), wanted.len());

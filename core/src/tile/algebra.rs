@@ -76,7 +76,7 @@ impl Tiles {
     /// Errors: [`Invalid`](crate::ErrorKind::Invalid) for an instant before an event of a tile that it needs, since a
     /// tile can't be cut.
     pub fn evaluate(&self, keys: &[ArrayRef], at: &[Option<Micros>]) -> Result<Vec<ArrayRef>> {
-        let wanted = wanted(&self.view, &[], keys, at)?;
+        let wanted = wanted(&self.view, &[], None, keys, at)?;
         let found = wanted.iter().map(|w| self.range(&w.range)).collect();
         finish(&self.view, at, &wanted, found)
     }

@@ -90,16 +90,23 @@ pub struct Wanted {
     pub range: TileRange,
 }
 
-/// The tiles that rows with these keys need at their instants (exclusive, microseconds UTC).
+/// The tiles that rows with these keys need at their instants (exclusive, microseconds UTC); of one writer, if it is the
+/// only one.
 ///
 /// Errors: [`Invalid`](crate::ErrorKind::Invalid) for keys of a type that is none.
-pub fn wanted(view: &FeatureView, prefix: &[u8], keys: &[ArrayRef], at: &[Option<Micros>]) -> Result<Vec<Wanted>> {
+pub fn wanted(
+    view: &FeatureView,
+    prefix: &[u8],
+    writer: Option<&str>,
+    keys: &[ArrayRef],
+    at: &[Option<Micros>],
+) -> Result<Vec<Wanted>> {
     let (reach, mut wanted) = (reach(view), Vec::new());
     for (row, (partition, at)) in partitions(prefix, keys, at.len())?.into_iter().zip(at).enumerate() {
         let (Some(partition), Some(at)) = (partition, at) else { continue };
         wanted.extend(reach.iter().enumerate().map(|(level, (length, longest))| {
-            let (partition, start) = (partition.clone(), longest.start(*at));
-            Wanted { row, level, range: TileRange { partition, length: *length, start, end: *at } }
+            let (partition, start, writer) = (partition.clone(), longest.start(*at), writer.map(String::from));
+            Wanted { row, level, range: TileRange { partition, length: *length, start, end: *at, writer } }
         }));
     }
     Ok(wanted)

@@ -35,6 +35,13 @@ pub(super) enum Written {
     Refused(Option<Item>),
 }
 
+/// What becomes of an item, whatever was there.
+#[derive(Debug)]
+pub(super) enum Change {
+    Put(Item),
+    Delete(Key),
+}
+
 /// A part of an answer, and where the next begins.
 #[derive(Debug)]
 pub(super) struct Page<T> {
@@ -160,17 +167,29 @@ impl Table {
         keys(page.items, page.last_evaluated_key)
     }
 
-    /// Deletes up to 25 items and returns those that are left.
-    pub(super) async fn delete(&self, keys: &[Key]) -> Result<Vec<Key>, Failure> {
-        let request = |key: &Key| {
-            let delete = aws::DeleteRequest::builder().set_key(Some(key_attributes(key))).build().map_err(unbuilt)?;
-            Ok(aws::WriteRequest::builder().delete_request(delete).build())
-        };
-        let requests = keys.iter().map(request).collect::<Result<Vec<_>>>()?;
+    /// Makes up to 25 changes, of different items, and returns those that are left.
+    pub(super) async fn change(&self, changes: &[Change]) -> Result<Vec<Change>, Failure> {
+        let requests = changes.iter().map(write_request).collect::<Result<Vec<_>>>()?;
         let call = self.client.batch_write_item().request_items(self.name(), requests);
         let answer = call.send().await.map_err(|e| self.failure(&e))?;
         let left = answer.unprocessed_items.unwrap_or_default().into_values().flatten();
-        Ok(left.filter_map(|w| w.delete_request).map(|d| key(d.key)).collect::<Result<_>>()?)
+        let change = |left: aws::WriteRequest| match (left.put_request, left.delete_request) {
+            (Some(put), _) => item(put.item).map(Change::Put).map(Some),
+            (None, Some(delete)) => key(delete.key).map(Change::Delete).map(Some),
+            (None, None) => Ok(None),
+        };
+        Ok(left.filter_map(|w| change(w).transpose()).collect::<Result<_>>()?)
+    }
+
+    /// Those of up to 100 items that are there, in any order, as the last writes left them; and the keys that are left.
+    pub(super) async fn get_many(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), Failure> {
+        let wanted = keys.iter().map(key_attributes).collect();
+        let wanted = aws::KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build();
+        let call = self.client.batch_get_item().request_items(self.name(), wanted.map_err(unbuilt)?);
+        let answer = call.send().await.map_err(|e| self.failure(&e))?;
+        let found = answer.responses.unwrap_or_default().into_values().flatten().map(item);
+        let left = answer.unprocessed_keys.unwrap_or_default().into_values().flat_map(|left| left.keys).map(key);
+        Ok((found.collect::<Result<_>>()?, left.collect::<Result<_>>()?))
     }
 
     /// Makes the table, paid by request.
@@ -274,6 +293,20 @@ fn unbuilt(e: BuildError) -> Error {
 
 fn tags(tags: &[(String, String)]) -> Result<Vec<aws::Tag>> {
     tags.iter().map(|(key, value)| aws::Tag::builder().key(key).value(value).build().map_err(unbuilt)).collect()
+}
+
+fn write_request(change: &Change) -> Result<aws::WriteRequest> {
+    let request = aws::WriteRequest::builder();
+    Ok(match change {
+        Change::Put(item) => {
+            let put = aws::PutRequest::builder().set_item(Some(attributes(item))).build().map_err(unbuilt)?;
+            request.put_request(put).build()
+        }
+        Change::Delete(key) => {
+            let delete = aws::DeleteRequest::builder().set_key(Some(key_attributes(key))).build().map_err(unbuilt)?;
+            request.delete_request(delete).build()
+        }
+    })
 }
 
 fn attributes(item: &Item) -> Attributes {

@@ -94,7 +94,7 @@ fn request(plan: &ImportPlan) -> serde_json::Value {
 }
 
 /// An item as a line of DynamoDB JSON.
-fn to_line(item: &Item) -> Result<Vec<u8>> {
+pub(super) fn to_line(item: &Item) -> Result<Vec<u8>> {
     let typed = |value| match value {
         Value::Binary(bytes) => json!({ "B": BASE64.encode(bytes) }),
         Value::Number(n) => json!({ "N": n.to_string() }),

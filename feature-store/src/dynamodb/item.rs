@@ -32,7 +32,7 @@ const MAX_SORT_KEY: usize = 1024;
 const NUMBERS: usize = 16;
 
 /// What names an item of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Partition key.
     pub pk: Vec<u8>,
@@ -201,6 +201,17 @@ pub fn span_of_tiles(range: &TileRange) -> Span {
     // No writer begins with FF, which is not UTF-8: this is behind all of the last start and before the next one.
     let high = [sort_key_of_start(range.length, range.end - 1).as_slice(), &[0xFF]].concat();
     Span { pk: partition_key(TILES, &range.partition), low, high }
+}
+
+/// The key of the one tile of a range, if there can be only one: of one writer, and of a lifetime or a single start.
+pub fn key_of_tile(range: &TileRange) -> Option<Key> {
+    let writer = range.writer.as_ref()?;
+    let is_single =
+        range.length == i64::MAX && range.start == i64::MIN || range.end.checked_sub(range.start) == Some(1);
+    is_single.then(|| Key {
+        pk: partition_key(TILES, &range.partition),
+        sk: [sort_key_of_start(range.length, range.start).as_slice(), writer.as_bytes()].concat(),
+    })
 }
 
 /// Where the parts of a header lie.

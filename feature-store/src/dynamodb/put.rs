@@ -6,7 +6,7 @@
 //! ```
 //! A header is the one item that says what a tile is, so a tile is replaced at once, whatever else is under way. An
 //! attempt without an answer is made again; the number of the write in the header tells whether the first was
-//! carried out.
+//! carried out. Where nobody else writes and nothing can be older, headers go in batches, which have no conditions.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use featurectl_core::{Result, Tile, TileKey};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::client::Written;
+use super::client::{Change, Written};
 use super::item::{Item, Key, encode, span_of_parts_until};
 use super::retry::random;
 use super::store::Inner;
@@ -28,6 +28,19 @@ impl Inner {
         let newest = newest(tiles).into_values();
         let stored = stream::iter(newest).map(|tile| self.put_tile(tile)).buffer_unordered(self.limits.calls.max(1));
         stored.try_fold(0, async |count, stored| Ok(count + usize::from(stored))).await
+    }
+
+    /// Stores tiles of which the table has none of their keys, or the same.
+    pub async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        let (mut headers, mut big) = (Vec::with_capacity(tiles.len()), Vec::new());
+        for tile in newest(tiles).into_values() {
+            match encode(&tile, random())? {
+                items if items.len() > 1 => big.push(tile),
+                items => headers.extend(items.into_iter().map(Change::Put)),
+            }
+        }
+        self.change(headers).await?;
+        self.put(big).await.map(|_| ())
     }
 
     /// Returns whether it was stored.

@@ -1,9 +1,11 @@
-//! Reads: one Query a range, and one more for each big tile in it.
+//! Reads: one Query a range, and one more for each big tile in it. Tiles that can be named are read in batches.
+
+use std::collections::{HashMap, HashSet};
 
 use featurectl_core::{Error, ErrorKind, Result, Tile, TileRange};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::item::{Item, Span, decode, span_of_parts, span_of_tiles};
+use super::item::{Item, Key, Span, decode, key_of_tile, span_of_parts, span_of_tiles};
 use super::store::Inner;
 
 /// Big tiles of one range that are read at once.
@@ -14,18 +16,40 @@ const READS_MAX: usize = 10;
 impl Inner {
     /// The tiles of each range, without those that expired.
     pub async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
-        let reads = stream::iter(0..ranges.len()).map(|i| self.read_range(&ranges[i], now));
-        reads.buffered(self.limits.calls.max(1)).try_collect().await
+        let names: Vec<Option<Key>> = ranges.iter().map(|r| key_of_tile(r).filter(|_| r.start < r.end)).collect();
+        // The service refuses a key that comes twice.
+        let different: HashSet<&Key> = names.iter().flatten().collect();
+        let different: Vec<Key> = different.into_iter().cloned().collect();
+        let searched = stream::iter(0..ranges.len()).map(|i| self.search(&ranges[i], names[i].is_some(), now));
+        let searched = searched.buffered(self.limits.calls.max(1)).try_collect::<Vec<_>>();
+        let (mut found, named) = futures::try_join!(searched, self.read_named(&different, now))?;
+        for (tiles, name) in found.iter_mut().zip(&names) {
+            tiles.extend(name.as_ref().and_then(|name| named.get(name)).cloned());
+        }
+        Ok(found)
     }
 
-    async fn read_range(&self, range: &TileRange, now: i64) -> Result<Vec<Tile>> {
-        if range.start >= range.end {
+    /// The tiles of these headers, without those that expired.
+    async fn read_named(&self, keys: &[Key], now: i64) -> Result<HashMap<Key, Tile>> {
+        let headers = self.get_many(keys).await?.into_iter().filter(|h| h.is_alive(now));
+        let tiles = headers.map(|header| async move {
+            let key = header.key.clone();
+            Ok::<_, Error>((key, self.tile(header, now).await?))
+        });
+        let tiles: Vec<(Key, Option<Tile>)> = stream::iter(tiles).buffer_unordered(BIG_AT_ONCE).try_collect().await?;
+        Ok(tiles.into_iter().filter_map(|(key, tile)| Some((key, tile?))).collect())
+    }
+
+    /// The tiles of a range without a name.
+    async fn search(&self, range: &TileRange, is_named: bool, now: i64) -> Result<Vec<Tile>> {
+        if is_named || range.start >= range.end {
             return Ok(Vec::new());
         }
         let headers = self.query(&span_of_tiles(range)).await?;
         let tiles = headers.into_iter().filter(|h| h.is_alive(now)).map(|header| self.tile(header, now));
         let tiles: Vec<Option<Tile>> = stream::iter(tiles).buffered(BIG_AT_ONCE).try_collect().await?;
-        Ok(tiles.into_iter().flatten().collect())
+        let is_wanted = |tile: &Tile| range.writer.as_ref().is_none_or(|w| *w == tile.key.writer);
+        Ok(tiles.into_iter().flatten().filter(is_wanted).collect())
     }
 
     /// The tile of a header; `None` if it was removed or has expired since.

@@ -7,15 +7,12 @@
 use featurectl_core::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::client::Change;
 use super::item::{Key, prefixes};
 use super::store::Inner;
 
 /// Shares of the table that are scanned at once.
 const SEGMENTS: i32 = 4;
-/// Items of one call that deletes.
-const BATCH: usize = 25;
-/// Calls that delete what one page of a scan gave, at once.
-const BATCHES_AT_ONCE: usize = 8;
 
 impl Inner {
     /// Removes the tiles of all partitions that start with `prefix` and returns how many.
@@ -49,23 +46,6 @@ impl Inner {
 
     /// Deletes items that may be gone already.
     pub async fn delete(&self, keys: Vec<Key>) -> Result<()> {
-        let first = stream::iter((0..keys.len()).step_by(BATCH));
-        let deletes = first.map(|i| self.delete_batch(keys[i..keys.len().min(i + BATCH)].to_vec()));
-        deletes.buffer_unordered(BATCHES_AT_ONCE).try_collect().await
-    }
-
-    /// Deletes up to [`BATCH`] items; what the service leaves undone is asked for again.
-    async fn delete_batch(&self, mut keys: Vec<Key>) -> Result<()> {
-        let mut failures = 0;
-        while !keys.is_empty() {
-            let left = self.writes.call(|| self.table.delete(&keys)).await?;
-            if !left.is_empty() {
-                failures = if left.len() < keys.len() { 1 } else { failures + 1 };
-                self.writes.slow_down();
-                self.writes.wait(failures, self.table.place().throttled("some items were not processed")).await?;
-            }
-            keys = left;
-        }
-        Ok(())
+        self.change(keys.into_iter().map(Change::Delete).collect()).await
     }
 }

@@ -78,6 +78,10 @@ impl OnlineStore for DynamoStore {
         self.inner.put(tiles).await.map_err(|e| self.doing("writing to", e))
     }
 
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        self.inner.fill(tiles).await.map_err(|e| self.doing("writing to", e))
+    }
+
     async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
         self.inner.read(ranges, now).await.map_err(|e| self.doing("reading from", e))
     }

@@ -23,7 +23,7 @@ fn tile_key() -> impl Strategy<Value = TileKey> {
 }
 
 fn range_of(key: &TileKey, start: i64, end: i64) -> TileRange {
-    TileRange { partition: key.partition.clone(), length: key.length, start, end }
+    TileRange { partition: key.partition.clone(), length: key.length, start, end, writer: None }
 }
 
 proptest! {

@@ -26,7 +26,7 @@ fn disturbed(seed: u64) -> impl Fn(&Call) -> Fault {
             4 => Fault::DropAfter,
             5 => Fault::Cut,
             6..=14 => Fault::Delay(Duration::from_micros(n / 100 % 5_000)),
-            15..=44 if call.operation == "BatchWriteItem" => Fault::Unprocessed,
+            15..=44 if call.operation.starts_with("Batch") => Fault::Unprocessed,
             15..=24 if call.operation == "Query" => Fault::SmallPage,
             _ => Fault::None,
         }
@@ -39,7 +39,7 @@ async fn the_store_conforms_through_faults_and_leaves_nothing() {
     let proxy = Proxy::start(&endpoint(), disturbed(7)).await;
     conformance(&store_at(&proxy.endpoint, &name).await).await;
     assert_eq!(items(&name).await, 0);
-    for operation in ["PutItem", "Query", "Scan", "BatchWriteItem"] {
+    for operation in ["PutItem", "Query", "Scan", "BatchWriteItem", "BatchGetItem"] {
         assert!(proxy.disturbed(operation) > 0, "{operation} was never disturbed");
     }
 }

@@ -72,7 +72,7 @@ pub fn tile(start: i64, position: u64, size: usize) -> Tile {
 
 /// All that [`tile`] makes.
 pub fn everything() -> TileRange {
-    TileRange { partition: b"p".to_vec(), length: 10, start: i64::MIN, end: i64::MAX }
+    TileRange { partition: b"p".to_vec(), length: 10, start: i64::MIN, end: i64::MAX, writer: None }
 }
 
 /// All tiles, none of them expired.

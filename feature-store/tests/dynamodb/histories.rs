@@ -24,8 +24,17 @@ impl Numbers {
         [&b"a"[..], b"ab", b"b", b"a\0"][self.below(4) as usize].to_vec()
     }
 
+    fn writer(&mut self) -> String {
+        ["w", "w\0", "v"][self.below(3) as usize].into()
+    }
+
+    fn range(&mut self, start: i64, end: i64) -> TileRange {
+        let writer = (self.below(2) == 0).then(|| self.writer());
+        TileRange { partition: self.partition(), length: 10, start, end, writer }
+    }
+
     fn tile(&mut self) -> Tile {
-        let writer = ["w", "w\0", "v"][self.below(3) as usize].to_string();
+        let writer = self.writer();
         let key = TileKey { partition: self.partition(), length: 10, start: self.below(4) as i64 * 10 - 20, writer };
         let size = [0, 30, 30, 30, 389_120, 389_121, 800_000][self.below(7) as usize];
         Tile {
@@ -55,6 +64,7 @@ fn read(model: &Model, range: &TileRange, now: i64) -> Vec<Tile> {
     let is_wanted = |tile: &&Tile| {
         tile.key.partition == range.partition
             && (range.start..range.end).contains(&tile.key.start)
+            && range.writer.as_ref().is_none_or(|w| *w == tile.key.writer)
             && tile.expires_at.is_none_or(|at| at > now)
     };
     model.values().filter(is_wanted).cloned().collect()
@@ -67,7 +77,7 @@ fn faults(seed: u64) -> impl Fn(&Call) -> Fault {
         8..=11 => Fault::DropAfter,
         12..=15 => Fault::Cut,
         n @ 16..=40 => Fault::Delay(Duration::from_micros(n * 30)),
-        41..=70 if call.operation == "BatchWriteItem" => Fault::Unprocessed,
+        41..=70 if call.operation.starts_with("Batch") => Fault::Unprocessed,
         41..=70 if matches!(call.operation.as_str(), "Query" | "Scan") => Fault::SmallPage,
         _ => Fault::None,
     }
@@ -97,9 +107,8 @@ async fn a_store_behind_faults_is_a_map_that_keeps_the_newest() {
                 }
                 _ => {
                     let start = numbers.below(6) as i64 * 10 - 30;
-                    let end = start + numbers.below(50) as i64;
-                    let ranges: Vec<TileRange> =
-                        (0..3).map(|_| TileRange { partition: numbers.partition(), length: 10, start, end }).collect();
+                    let end = start + [1, numbers.below(50) as i64][numbers.below(2) as usize];
+                    let ranges: Vec<TileRange> = (0..3).map(|_| numbers.range(start, end)).collect();
                     let now = numbers.below(20) as i64;
                     let found = store.read(&ranges, now).await.expect(&doing);
                     let wanted: Vec<Vec<Tile>> = ranges.iter().map(|range| read(&model, range, now)).collect();

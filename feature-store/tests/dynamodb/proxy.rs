@@ -28,7 +28,7 @@ pub enum Fault {
     Cut,
     /// The call is carried out later, so that others overtake it.
     Delay(Duration),
-    /// `BatchWriteItem`: the last half of the items, at least one, is not processed.
+    /// `BatchWriteItem` and `BatchGetItem`: the last half of the items, at least one, is not processed.
     Unprocessed,
     /// `Query` and `Scan`: at most two items a page.
     SmallPage,
@@ -157,16 +157,24 @@ fn count(counts: &Mutex<HashMap<String, Counts>>, operation: &str, change: impl 
 
 /// Carries out the first half of the items and gives the others back.
 async fn unprocessed(server: &mut TcpStream, head: &str, mut call: Call) -> io::Result<Vec<u8>> {
-    let mut left = json!({});
+    let is_read = call.operation == "BatchGetItem";
+    let (mut left, mut done) = (call.body["RequestItems"].clone(), 0);
     for (table, requests) in call.body["RequestItems"].as_object_mut().expect("tables") {
+        let (requests, left) = match is_read {
+            true => (&mut requests["Keys"], &mut left[table]["Keys"]),
+            false => (requests, &mut left[table]),
+        };
         let requests = requests.as_array_mut().expect("requests");
-        left[table] = requests.split_off(requests.len() / 2).into();
+        *left = requests.split_off(requests.len() / 2).into();
+        done += requests.len();
     }
-    let is_empty = call.body["RequestItems"].as_object().is_some_and(|t| t.values().all(|r| r == &json!([])));
-    if !is_empty {
-        forward(server, head, &call).await?;
+    let mut answered = json!({ "Responses": {} });
+    if done > 0 {
+        let (_, body) = exchange(server, head, &call.operation, &call.body).await?;
+        answered = serde_json::from_slice(&body)?;
     }
-    Ok(answer(200, &json!({ "UnprocessedItems": left })))
+    answered[if is_read { "UnprocessedKeys" } else { "UnprocessedItems" }] = left;
+    Ok(answer(200, &answered))
 }
 
 /// The emulator's answer to a call. It does not give the item of a failed condition, as the service does: that is added.

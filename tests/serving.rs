@@ -1,0 +1,158 @@
+//! Features of a service, read again and again in one session.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Float64Type, Int64Type, TimestampNanosecondType};
+use featurectl::{ErrorKind, Extensions, Project, Session, Source};
+use featurectl_core::OnlineStore;
+use featurectl_core::tile::wanted as wanted_tiles;
+use featurectl_feature_store::{EmbeddedStore, OnlineReader, forget, serve, served};
+use futures::future::join_all;
+
+const MINUTE: i64 = 60_000_000;
+
+const JOB: &str = "
+CREATE EXTERNAL TABLE clicks (user_id BIGINT, ts TIMESTAMP, amount DOUBLE) STORED AS CSV LOCATION 'clicks.csv' OPTIONS ('format.has_header' 'true');
+CREATE FEATURE VIEW spent ENTITY (user_id) EVENT TIME ts WITH (online = true) AS
+SELECT sum(amount) OVER (RANGE INTERVAL '1 hour' PRECEDING) AS total FROM clicks;
+CREATE FEATURE SERVICE plain (user_id BIGINT, at TIMESTAMP) AS
+SELECT r.user_id, s.total FROM request r ASOF JOIN spent s MATCH_CONDITION (r.at > s.ts) ON r.user_id = s.user_id;
+CREATE FEATURE SERVICE dated (user_id BIGINT, at TIMESTAMP) AS
+SELECT r.user_id, s.total, now() AS read_at FROM request r ASOF JOIN spent s MATCH_CONDITION (r.at > s.ts) ON r.user_id = s.user_id;
+MATERIALIZE FEATURE VIEW spent;";
+
+/// User `u` spends `u` each minute from 1970-01-01T00:00:30 on, for two hours.
+async fn serving(folder: &Path) -> Session {
+    let row = |minute: i64, user: i64| {
+        let seconds = minute * 60 + 30;
+        format!("{user},1970-01-01T{:02}:{:02}:30,{user}\n", seconds / 3600, seconds / 60 % 60)
+    };
+    let rows: String = (0..120).flat_map(|minute| (1..6).map(move |user| row(minute, user))).collect();
+    std::fs::write(folder.join("clicks.csv"), format!("user_id,ts,amount\n{rows}")).expect("a file");
+    let session = Session::open(Project::at(folder), &Extensions::default()).expect("a session");
+    let job = session.check(Source::new("job", JOB)).await;
+    assert!(job.is_valid(), "{:?}", job.diagnostics);
+    session.run(&job, &mut |_| ()).await.expect("a run");
+    Session::open_serving(Project::at(folder), &Extensions::default()).await.expect("a serving session")
+}
+
+fn request(users: &[i64], minute: i64) -> RecordBatch {
+    let columns: [(&str, ArrayRef); 3] = [
+        ("note", Arc::new(StringArray::from(vec!["not asked for"; users.len()]))),
+        ("user_id", Arc::new(Int64Array::from(users.to_vec()))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![minute * MINUTE; users.len()]))),
+    ];
+    RecordBatch::try_from_iter(columns).expect("a request")
+}
+
+async fn totals(session: &Session, users: &[i64], minute: i64) -> Vec<(i64, Option<f64>)> {
+    let rows = session.read_service("plain", request(users, minute)).await.expect("features");
+    let rows = concat_batches(&rows[0].schema(), &rows).expect("one schema");
+    let column = |name| rows.column_by_name(name).expect("a column");
+    assert_eq!(column("note").as_string::<i32>().value(0), "not asked for", "the request's columns come back");
+    let totals = column("total").as_primitive::<Float64Type>();
+    column("user_id").as_primitive::<Int64Type>().values().iter().copied().zip(totals.iter()).collect()
+}
+
+/// What `user` spent in the hour before the end of `minute`, of two hours.
+fn wanted(user: i64, minute: i64) -> (i64, Option<f64>) {
+    (user, (user < 6).then_some((user * minute.min(60)) as f64))
+}
+
+#[tokio::test]
+async fn every_request_gets_its_own_rows_also_at_the_same_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = serving(folder.path()).await;
+    for users in [&[3][..], &[5, 1], &[], &[2; 40], &[9, 4]] {
+        if users.is_empty() {
+            let rows = session.read_service("plain", request(users, 120)).await.expect("no features");
+            assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
+            continue;
+        }
+        let wanted: Vec<_> = users.iter().map(|user| wanted(*user, 120)).collect();
+        assert_eq!(totals(&session, users, 120).await, wanted);
+    }
+    let at_once = join_all((0..50).map(|i| {
+        let session = &session;
+        async move { (i % 5 + 1, totals(session, &[i % 5 + 1, 9], 120).await) }
+    }));
+    for (user, found) in at_once.await {
+        assert_eq!(found, [wanted(user, 120), (9, None)]);
+    }
+}
+
+#[tokio::test]
+async fn requests_of_other_columns_are_planned_anew_and_a_missing_one_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = serving(folder.path()).await;
+    let whole = request(&[2], 120);
+    for columns in [&[0, 1, 2][..], &[2, 1], &[0, 1, 2], &[1, 2, 0]] {
+        let request = whole.project(columns).expect("a request");
+        let rows = session.read_service("plain", request).await.expect("features");
+        let total = rows[0].column_by_name("total").expect("a column");
+        assert_eq!(total.as_primitive::<Float64Type>().value(0), 120.0, "{columns:?}");
+        let error = session.read_service("plain", whole.project(&[1]).expect("a column")).await.expect_err("no time");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("`at`"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_request_and_a_new_definition_are_not_those_of_an_earlier_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = serving(folder.path()).await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let rows = session.read_service("dated", request(&[1], 120)).await.expect("features");
+        let now =
+            rows[0].column_by_name("read_at").expect("a column").as_primitive::<TimestampNanosecondType>().value(0);
+        assert!(now > last, "{now} after {last}");
+        last = now;
+    }
+    assert_eq!(totals(&session, &[1], 120).await, [wanted(1, 120)]);
+    let doubled = "CREATE FEATURE SERVICE plain (user_id BIGINT, at TIMESTAMP) AS
+        SELECT r.user_id, 2 * s.total AS total FROM request r ASOF JOIN spent s MATCH_CONDITION (r.at > s.ts) ON r.user_id = s.user_id";
+    assert!(session.check(Source::new("job", doubled)).await.is_valid());
+    assert_eq!(totals(&session, &[1], 120).await, [(1, Some(120.0))]);
+}
+
+#[tokio::test]
+async fn a_reader_follows_what_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = serving(folder.path()).await;
+    let view = session.feature_view("spent").expect("the view");
+    drop(session);
+    let store = EmbeddedStore::open(folder.path().join(".featurectl/online.redb")).expect("the store");
+    let store: Arc<dyn OnlineStore> = Arc::new(store);
+    let reader = OnlineReader::new(Arc::clone(&store));
+    let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
+    let at = [Some(120 * MINUTE)];
+    let total = async || {
+        let found = reader.read(&view, &keys, &at).await.expect("features");
+        found[0].as_primitive::<Float64Type>().iter().next().flatten()
+    };
+    assert_eq!(total().await, Some(120.0));
+
+    let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
+    let ranges: Vec<_> =
+        wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range).collect();
+    let tiles = store.read(&ranges, i64::MIN).await.expect("tiles").concat();
+    let next = *b"the next";
+    let moved = tiles[tiles.len() / 2..].iter().cloned().map(|mut tile| {
+        tile.key.partition[..8].copy_from_slice(&next);
+        tile
+    });
+    store.fill(moved.collect()).await.expect("tiles are filled in");
+    assert_eq!(total().await, Some(120.0), "what is not served is not read");
+    serve(store.as_ref(), "spent", next, 9, None).await.expect("the pointer moves");
+    assert_eq!(total().await, Some(60.0), "the half of the tiles that is served now");
+    assert_eq!(store.read(&ranges, i64::MIN).await.expect("tiles").concat(), [], "what was served is removed");
+    serve(store.as_ref(), "spent", next, 10, Some("nobody")).await.expect("the pointer moves");
+    assert_eq!(total().await, None, "the tiles of the only writer count");
+    forget(store.as_ref(), "spent").await.expect("it is taken out");
+    let error = reader.read(&view, &keys, &at).await.expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
