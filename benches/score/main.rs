@@ -5,6 +5,9 @@
 //! one), and the seconds that loading and compiling the model took. One thread is timed by the processor's time, several
 //! by the wall's. Margins are written as little-endian doubles, row by row.
 
+#[path = "../../cli/memory.rs"]
+mod memory;
+
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{BufWriter, Write};
@@ -21,6 +24,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 const BATCH_ROWS: usize = 8192;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    memory::keep_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, rows, out, rounds, rest @ ..] = args.as_slice() else {
         return Err("usage: score_bench MODEL PARQUET OUT_F64 ROUNDS [THREADS] [KERNEL]".into());

@@ -219,6 +219,40 @@ fn features_of_thousands_of_cutoffs() {
     check(forest, &rows).expect("equal");
 }
 
+/// Values that are cutoffs, and those next to them: above and below evenly spread cutoffs, clusters of them, numbers just
+/// above 0, and the numbers before round ones, as `<` makes them.
+#[test]
+fn values_beside_cutoffs() {
+    let even = |step: f32| (0..200).map(move |i| i as f32 * step - 7.0);
+    let clusters = (0..60).map(|i| (i / 4) as f32 * 10.0 + (i % 4) as f32 * 0.001);
+    let of: [Vec<f32>; FEATURES] = [
+        even(0.5).collect(),
+        even(1.0).map(f32::next_down).collect(),
+        clusters.collect(),
+        [1e-35, 0.5, 1.5, 300.25, 301.5, 1e4].to_vec(),
+    ];
+    for missing in [Missing::Left, Missing::Right, Missing::Zero, Missing::ZeroLeft] {
+        let mut forest = Forest::new(FEATURES, vec![0.0], Precision::F64, Precision::F64);
+        for (feature, cutoffs) in of.iter().enumerate().flat_map(|(f, of)| of.chunks(5).map(move |five| (f, five))) {
+            // A path to the right: split i has leaf i on its left.
+            let split = |(i, t): (usize, &f32)| Split {
+                feature: feature as u32,
+                test: Test::AtMost(f64::from(*t)),
+                missing,
+                left: !(i as i32),
+                right: if i + 1 < cutoffs.len() { i as i32 + 1 } else { !(i as i32 + 1) },
+            };
+            let splits = cutoffs.iter().enumerate().map(split).collect();
+            let leaves = (0..=cutoffs.len()).map(|i| (i as f64 + 0.1) / 3.0).collect();
+            forest.push(Tree { output: Some(0), splits, leaves, linear: vec![], covers: vec![] }).expect("a tree");
+        }
+        let beside = |t: f32| [t.next_down(), t, t.next_up(), -t, t + 0.25, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+        let values = of.each_ref().map(|of| of.iter().flat_map(|t| beside(*t)).collect::<Vec<_>>());
+        let row = |i: usize| std::array::from_fn(|f| f64::from(values[f][i % values[f].len()]));
+        check(forest, &(0..1_700).map(row).collect::<Vec<_>>()).expect("equal");
+    }
+}
+
 fn small() -> Scorer {
     let mut forest = Forest::new(FEATURES, vec![0.0], Precision::F64, Precision::F64);
     let split =

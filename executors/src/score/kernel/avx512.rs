@@ -1,19 +1,24 @@
-//! The kernel for processors with AVX-512 F, BW, DQ, VL and VBMI (Ice Lake, Zen 4 and later ones).
+//! The kernel for processors with AVX-512 F, BW, DQ, VL, VBMI and GFNI (Ice Lake, Zen 4 and later ones).
 //!
 //! ```text
 //!  ranks        a step of the search is a permutation of registers that hold the cutoffs of the step, 16 values at once
-//!  conditions   64 codes are compared by one instruction, which gives 64 bits
+//!  conditions   64 codes are compared by one instruction, which gives 64 bits; many of a plane come out of few of those
 //!  muxes        512 rows of a node by one ternary operation
 //!  leaves       up to 32 of them are looked up by permutations of the halves of doubles, up to 256 by those of bytes
 //! ```
 //! What makes this `unsafe` is that pointers are loaded and stored without a check, and that a function may run only
 //! where its instructions are: an [`Avx512`] exists only where [`detect`](Avx512::detect) found them.
 
+mod buckets;
+mod codes;
+mod conditions;
+mod trees;
+
 use std::arch::x86_64::*;
 
 use super::portable::leaf_bytes_of;
-use super::{Kernel, Lane, Leaves, place};
-use crate::score::plan::{Condition, Cutoffs, LEVELS, LeafOf, Steps};
+use super::{Kernel, LANES_MAX, Lane, Leaves, place};
+use crate::score::plan::{Condition, Cutoffs, GROUP, LEVELS, LeafOf, Steps, TreePlan};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +30,8 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vbmi");
+            && is_x86_feature_detected!("avx512vbmi")
+            && is_x86_feature_detected!("gfni");
         found.then_some(Self(()))
     }
 }
@@ -48,7 +54,7 @@ impl Kernel for Avx512 {
 
     fn conditions(self, conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]) {
         // SAFETY: as above.
-        unsafe { conditions_of(conditions, planes, rows, out) }
+        unsafe { conditions::all(conditions, planes, rows, out) }
     }
 
     fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
@@ -78,6 +84,7 @@ impl Kernel for Avx512 {
                     8 => leaves_of::<8>(leaf_of, low, high),
                     16 => leaves_of::<16>(leaf_of, low, high),
                     32 => leaves_of::<32>(leaf_of, low, high),
+                    64 => leaves_of::<64>(leaf_of, low, high),
                     _ => leaf_bytes_of(leaf_of, low, high),
                 },
                 _ => super::portable::leaves_of(leaf_of, low, high),
@@ -109,6 +116,18 @@ impl Kernel for Avx512 {
                 _ => add32_one_by_one(leaves, sums),
             }
         }
+    }
+
+    const APART: bool = true;
+
+    fn add_trees64(self, trees: &[&TreePlan], apart: &[Lane], operands: &[Lane], lanes: usize, sums: &mut [f64]) {
+        // SAFETY: as above.
+        unsafe { trees::add64(trees, apart, operands, lanes, sums) }
+    }
+
+    fn add_trees32(self, trees: &[&TreePlan], apart: &[Lane], operands: &[Lane], lanes: usize, sums: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { trees::add32(trees, apart, operands, lanes, sums) }
     }
 
     const PLACES64: [u8; 64] = PLACES64;
@@ -144,11 +163,24 @@ fn load(lane: &Lane) -> __m512i {
     unsafe { std::mem::transmute::<Lane, __m512i>(*lane) }
 }
 
+/// Lanes where they are.
+#[inline(always)]
+fn vectors<const N: usize>(lanes: &[Lane; N]) -> &[__m512i; N] {
+    // SAFETY: a lane has the size and alignment of a vector, and any bytes are one.
+    unsafe { &*std::ptr::from_ref(lanes).cast() }
+}
+
 /// Vectors that are searched side by side, since a step waits for the one before.
 const STREAMS: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn ranks32(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]) {
+    let Some(buckets) = &cutoffs.buckets else { return search32(cutoffs, values, ranks, nan) };
+    buckets::ranks(buckets, cutoffs, values, ranks, nan)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn search32(cutoffs: &Cutoffs, values: &[f32], ranks: &mut [u16], nan: &mut [u64]) {
     match cutoffs.steps {
         1 => ranks32_of::<1>(cutoffs, values, ranks, nan),
         2 => ranks32_of::<2>(cutoffs, values, ranks, nan),
@@ -320,21 +352,6 @@ fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut [u8]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]) {
-    for (condition, out) in conditions.iter().zip(out.chunks_exact_mut(rows / 512)) {
-        let threshold = _mm512_set1_epi8(condition.threshold as i8);
-        let codes = planes[condition.plane as usize * rows..][..rows].as_chunks::<512>().0;
-        for (codes, out) in codes.iter().zip(out) {
-            for (codes, word) in codes.as_chunks::<64>().0.iter().zip(&mut out.0) {
-                // SAFETY: loads the 64 codes.
-                let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
-                *word = _mm512_cmpgt_epu8_mask(codes, threshold);
-            }
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn muxes_of<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
     assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
     let base: *mut __m512i = operands.as_mut_ptr().cast();
@@ -351,20 +368,12 @@ fn muxes_of<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,gfni")]
 fn bytes_of(bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]) {
     for (lane, bytes) in bytes.as_chunks_mut::<512>().0.iter_mut().enumerate() {
-        let mut sums = [_mm512_setzero_si512(); 8];
-        for (operand, value) in bits {
-            let (words, value) = (&operands[*operand as usize * lanes + lane].0, _mm512_set1_epi8(*value as i8));
-            for (sum, word) in sums.iter_mut().zip(words) {
-                *sum = _mm512_mask_add_epi8(*sum, *word, *sum, value);
-            }
-        }
-        for (bytes, sum) in bytes.as_chunks_mut::<64>().0.iter_mut().zip(sums) {
-            // SAFETY: stores the 64 bytes.
-            unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), sum) };
-        }
+        let mut of = [&operands[0]; 8];
+        of.iter_mut().zip(bits).for_each(|(of, (operand, _))| *of = &operands[usize::from(*operand) * lanes + lane]);
+        codes::codes(&of[..bits.len()], bytes);
     }
 }
 
@@ -380,7 +389,7 @@ fn leaves_of<const N: usize>(leaf_of: &[u8], low: &mut [u8], high: &[u8]) {
             2 => _mm512_permutex2var_epi8(part(0), k, part(1)),
             _ => {
                 let upper = _mm512_movepi8_mask(k);
-                let mut level = [k; 8];
+                let mut level = [k; 16];
                 for (group, of) in level.iter_mut().enumerate().take(N / 4) {
                     let near = _mm512_permutex2var_epi8(part(4 * group), k, part(4 * group + 1));
                     let far = _mm512_permutex2var_epi8(part(4 * group + 2), k, part(4 * group + 3));
@@ -410,68 +419,70 @@ fn load_bytes(bytes: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// Adds 16 doubles, whose bits are given as halves.
-#[inline]
+/// Up to 32 leaves, by halves.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn add_vector(sums: &mut [f64; 8], values: __m512i) {
-    // SAFETY: loads and stores the 8 sums.
-    unsafe {
-        let sum = _mm512_add_pd(_mm512_loadu_pd(sums.as_ptr()), _mm512_castsi512_pd(values));
-        _mm512_storeu_pd(sums.as_mut_ptr(), sum);
+fn add64_by_halves(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
+    let table: &[Lane; 4] = leaves.apart.try_into().expect("a table of this size");
+    for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
+        add_doubles(sums, halves(*vectors(table), load_bytes(leaves)));
     }
 }
 
-/// Up to 32 leaves: the halves of doubles are looked up by a permutation each, which needs no more than the low bits of a
-/// lane.
+/// The doubles of 64 of up to 32 leaves, of which two registers have the lower halves and two the upper ones.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn add64_by_halves(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
-    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    let values = leaves.table.as_chunks::<16>().0;
-    let halves = |i: usize, which| {
-        // SAFETY: loads the 16 values.
-        let (a, b) = unsafe {
-            let at = values[i].as_ptr();
-            (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(8).cast()))
-        };
-        _mm512_permutex2var_epi32(a, which, b)
+fn halves([a, b, c, d]: [__m512i; 4], leaves: __m512i) -> [__m512i; 8] {
+    // No more than the low bits of 32 are looked at.
+    let two = |k| {
+        let (low, high) = (_mm512_permutex2var_epi32(a, k, b), _mm512_permutex2var_epi32(c, k, d));
+        [_mm512_unpacklo_epi32(low, high), _mm512_unpackhi_epi32(low, high)]
     };
-    let (low, high) = ([halves(0, even), halves(1, even)], [halves(0, odd), halves(1, odd)]);
+    let ([a, b], [c, d]) = (two(leaves), two(_mm512_srli_epi32::<8>(leaves)));
+    let ([e, f], [g, h]) = (two(_mm512_srli_epi32::<16>(leaves)), two(_mm512_srli_epi32::<24>(leaves)));
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Up to 64 × `N` leaves: the bytes of doubles are looked up by a permutation each.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add64_by_bytes<const N: usize>(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
+    let table: &[[Lane; N]; 8] = leaves.apart.as_chunks().0.try_into().expect("a table of this size");
+    let order = mirrored();
     for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
-        let mut k = load_bytes(leaves);
-        for sums in sums.as_chunks_mut::<16>().0 {
-            let l = _mm512_permutex2var_epi32(low[0], k, low[1]);
-            let h = _mm512_permutex2var_epi32(high[0], k, high[1]);
-            let [near, far] = sums.as_chunks_mut::<8>().0 else { unreachable!("16 are two times 8") };
-            add_vector(near, _mm512_unpacklo_epi32(l, h));
-            add_vector(far, _mm512_unpackhi_epi32(l, h));
-            k = _mm512_srli_epi32::<8>(k);
+        let k = _mm512_shuffle_epi8(load_bytes(leaves), order);
+        let upper = _mm512_movepi8_mask(k);
+        add_doubles(sums, doubles(std::array::from_fn(|i| look_up8(vectors(&table[i]), k, upper))));
+    }
+}
+
+/// Adds doubles to sums of 64 rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn add_doubles(sums: &mut [f64; 64], values: [__m512i; 8]) {
+    for (sums, values) in sums.as_chunks_mut::<8>().0.iter_mut().zip(values) {
+        // SAFETY: loads and stores the 8 sums.
+        unsafe {
+            let sum = _mm512_add_pd(_mm512_loadu_pd(sums.as_ptr()), _mm512_castsi512_pd(values));
+            _mm512_storeu_pd(sums.as_mut_ptr(), sum);
         }
     }
 }
 
-/// The bytes of 64 × `N` values of 8 / `S` bytes: the first of each, the second of each, and so on.
-#[inline]
+/// Like [`add64_by_bytes`], of floats.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn bytes_apart<const N: usize, const S: usize, T>(values: &[T]) -> [[__m512i; N]; 8] {
-    assert!(size_of::<T>() * S == 8 && values.len() >= 64 * N, "values of a whole table");
-    let width = 8 / S;
-    // Byte i of value v goes to place v of part i.
-    let order: [u8; 64] = std::array::from_fn(|to| (to % (64 / width) * width + to / (64 / width)) as u8);
-    let order = load_bytes(&order);
-    let mut planes = [[Lane::default(); N]; 8];
-    for (n, values) in values.chunks(64).take(N).enumerate() {
-        for j in 0..width {
-            // SAFETY: these 64 bytes are within the values.
-            let some = unsafe { _mm512_loadu_si512(values.as_ptr().cast::<u8>().add(64 * j).cast()) };
-            // SAFETY: 64 bytes are a lane.
-            let apart = unsafe { std::mem::transmute::<__m512i, Lane>(_mm512_permutexvar_epi8(order, some)) };
-            for (i, of) in apart.0.chunks(S).enumerate() {
-                planes[i][n].0[j * S..][..S].copy_from_slice(of);
+fn add32_by_bytes<const N: usize>(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
+    let table: &[[Lane; N]; 4] = leaves.apart.as_chunks().0.try_into().expect("a table of this size");
+    for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
+        let k = load_bytes(leaves);
+        let upper = _mm512_movepi8_mask(k);
+        let values = floats(std::array::from_fn(|i| look_up8(vectors(&table[i]), k, upper)));
+        for (sums, values) in sums.as_chunks_mut::<16>().0.iter_mut().zip(values) {
+            // SAFETY: loads and stores the 16 sums.
+            unsafe {
+                let sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), _mm512_castsi512_ps(values));
+                _mm512_storeu_ps(sums.as_mut_ptr(), sum);
             }
         }
     }
-    planes.map(|of| of.map(|lane| load(&lane)))
 }
 
 /// Entry `k` of a table of `N` times 64 bytes.
@@ -489,68 +500,53 @@ fn look_up8<const N: usize>(table: &[__m512i; N], k: __m512i, upper: __mmask64) 
     }
 }
 
-/// Up to 64 × `N` leaves: the bytes of doubles are looked up by a permutation each.
+/// Squares of 4 by 4 rows, mirrored: then doubles come out of their bytes as they do out of their halves.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn add64_by_bytes<const N: usize>(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
-    let table = bytes_apart::<N, 1, f64>(leaves.table);
-    // Squares of 4 by 4 rows, mirrored: then they come out as those of `add64_by_halves` do.
-    let order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
-        let k = _mm512_shuffle_epi8(load_bytes(leaves), order);
-        let upper = _mm512_movepi8_mask(k);
-        let mut twos = [k; 8];
-        for i in 0..4 {
-            let (a, b) = (look_up8(&table[2 * i], k, upper), look_up8(&table[2 * i + 1], k, upper));
-            (twos[2 * i], twos[2 * i + 1]) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
-        }
-        let fours = |a: usize, b: usize| {
-            let low = (_mm512_unpacklo_epi16(twos[a], twos[b]), _mm512_unpackhi_epi16(twos[a], twos[b]));
-            let high =
-                (_mm512_unpacklo_epi16(twos[a + 4], twos[b + 4]), _mm512_unpackhi_epi16(twos[a + 4], twos[b + 4]));
-            [
-                _mm512_unpacklo_epi32(low.0, high.0),
-                _mm512_unpackhi_epi32(low.0, high.0),
-                _mm512_unpacklo_epi32(low.1, high.1),
-                _mm512_unpackhi_epi32(low.1, high.1),
-            ]
-        };
-        let values = [fours(0, 2), fours(1, 3)];
-        let sums = sums.as_chunks_mut::<8>().0.iter_mut();
-        sums.zip(values.as_flattened()).for_each(|(sums, values)| add_vector(sums, *values));
+fn mirrored() -> __m512i {
+    _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15))
+}
+
+/// Doubles of which each vector has a byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn doubles(bytes: [__m512i; 8]) -> [__m512i; 8] {
+    let mut twos = bytes;
+    for pair in twos.as_chunks_mut::<2>().0 {
+        *pair = [_mm512_unpacklo_epi8(pair[0], pair[1]), _mm512_unpackhi_epi8(pair[0], pair[1])];
     }
+    let fours = |a: usize, b: usize| {
+        let low = (_mm512_unpacklo_epi16(twos[a], twos[b]), _mm512_unpackhi_epi16(twos[a], twos[b]));
+        let high = (_mm512_unpacklo_epi16(twos[a + 4], twos[b + 4]), _mm512_unpackhi_epi16(twos[a + 4], twos[b + 4]));
+        [
+            _mm512_unpacklo_epi32(low.0, high.0),
+            _mm512_unpackhi_epi32(low.0, high.0),
+            _mm512_unpacklo_epi32(low.1, high.1),
+            _mm512_unpackhi_epi32(low.1, high.1),
+        ]
+    };
+    let ([a, b, c, d], [e, f, g, h]) = (fours(0, 2), fours(1, 3));
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Floats of which each vector has a byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn floats([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let low = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+    let high = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+    [
+        _mm512_unpacklo_epi16(low.0, low.1),
+        _mm512_unpackhi_epi16(low.0, low.1),
+        _mm512_unpacklo_epi16(high.0, high.1),
+        _mm512_unpackhi_epi16(high.0, high.1),
+    ]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn add64_one_by_one(leaves: &Leaves<'_, f64>, sums: &mut [f64]) {
     for row in 0..sums.len() {
         sums[place(&PLACES64, row)] += leaves.table[leaves.leaf(row)];
-    }
-}
-
-/// Like [`add64_by_bytes`], of floats.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn add32_by_bytes<const N: usize>(leaves: &Leaves<'_, f32>, sums: &mut [f32]) {
-    let table = bytes_apart::<N, 2, f32>(leaves.table);
-    for (leaves, sums) in leaves.low.as_chunks::<64>().0.iter().zip(sums.as_chunks_mut::<64>().0) {
-        let k = load_bytes(leaves);
-        let upper = _mm512_movepi8_mask(k);
-        let byte = |i: usize| look_up8(&table[i], k, upper);
-        let (a, b, c, d) = (byte(0), byte(1), byte(2), byte(3));
-        let low = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
-        let high = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
-        let values = [
-            _mm512_unpacklo_epi16(low.0, low.1),
-            _mm512_unpackhi_epi16(low.0, low.1),
-            _mm512_unpacklo_epi16(high.0, high.1),
-            _mm512_unpackhi_epi16(high.0, high.1),
-        ];
-        for (sums, values) in sums.as_chunks_mut::<16>().0.iter_mut().zip(values) {
-            // SAFETY: loads and stores the 16 sums.
-            unsafe {
-                let sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), _mm512_castsi512_ps(values));
-                _mm512_storeu_ps(sums.as_mut_ptr(), sum);
-            }
-        }
     }
 }
 

@@ -17,7 +17,8 @@ use std::ops::Range;
 
 use super::forest::{Forest, Precision, Tree, ZERO};
 use super::plan::{
-    CONDITIONS, Condition, Cutoffs, LeafOf, PAGE, Parity, Plan, Plane, Steps, TreePlan, Variant, padded as padded_table,
+    CONDITIONS, Condition, Cutoffs, LeafOf, PAGE, Parity, Plan, Plane, Steps, TreePlan, Variant, WOVEN,
+    padded as padded_table,
 };
 
 /// 512 bits: what the widest instructions work on. Everything is padded to it.
@@ -49,6 +50,17 @@ trait Kernel: Copy {
     fn add64(self, leaves: &Leaves<'_, f64>, sums: &mut [f64]);
     /// Like [`add64`](Self::add64), in the order of [`PLACES32`](Self::PLACES32).
     fn add32(self, leaves: &Leaves<'_, f32>, sums: &mut [f32]);
+    /// Whether values of leaves are looked up with their bytes apart, and trees are added together.
+    const APART: bool = false;
+    /// Adds trees one after the other, all of which are [`small`](TreePlan::small) and have the same output, to its sums. Is
+    /// asked only where [`APART`](Self::APART).
+    fn add_trees64(self, _: &[&TreePlan], _: &[Lane], _operands: &[Lane], _lanes: usize, _sums: &mut [f64]) {
+        unreachable!("this kernel adds one tree after the other");
+    }
+    /// Like [`add_trees64`](Self::add_trees64).
+    fn add_trees32(self, _: &[&TreePlan], _: &[Lane], _operands: &[Lane], _lanes: usize, _sums: &mut [f32]) {
+        unreachable!("this kernel adds one tree after the other");
+    }
     /// Where the sum of each of 64 rows is.
     const PLACES64: [u8; 64] = IN_ORDER;
     /// Where the sum of each of 64 rows is, if it has 32 bits.
@@ -70,6 +82,8 @@ const IN_ORDER: [u8; 64] = {
 struct Leaves<'a, T> {
     /// Values, at least 64 of them and a multiple of 64.
     table: &'a [T],
+    /// The same as [`Plan::apart`] has them, if the kernel asks for that and there are few.
+    apart: &'a [Lane],
     /// There are no more leaves than this.
     count: usize,
     low: &'a [u8],
@@ -108,7 +122,7 @@ impl Column<'_> {
 /// A kernel by its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instructions {
-    /// AVX-512 F, BW, DQ, VL and VBMI.
+    /// AVX-512 F, BW, DQ, VL, VBMI and GFNI.
     Avx512,
     /// AVX2 and FMA's generation of processors.
     Avx2,
@@ -271,16 +285,44 @@ impl<K: Kernel> Run<'_, K> {
         for (number, parity) in plan.parities.iter().enumerate() {
             parity_of(parity, CONDITIONS + plan.conditions.len() + number, lanes, &mut arena.operands);
         }
-        for tree in &plan.trees {
-            self.kernel.muxes(plan.muxes.steps(tree.muxes.clone()), &mut arena.operands, lanes);
-            self.kernel.bytes(&tree.low, &arena.operands, lanes, bytes_of_mut(&mut arena.low));
-            let high = if tree.high.is_empty() { &mut [] } else { &mut arena.high[..] };
-            if !tree.high.is_empty() {
-                self.kernel.bytes(&tree.high, &arena.operands, lanes, bytes_of_mut(high));
+        for trees in plan.trees.chunks(if K::APART { plan.together } else { WOVEN }) {
+            for tree in trees {
+                self.kernel.muxes(plan.muxes.steps(tree.muxes.clone()), &mut arena.operands, lanes);
             }
-            let left = self.kernel.leaves(&tree.leaf_of, bytes_of_mut(&mut arena.low), bytes_of_mut(high));
-            self.add(plan, tree, left, start, count, rows, arena);
+            match K::APART && trees.iter().all(|tree| tree.small) {
+                true => self.add_together(plan, trees, lanes, arena),
+                false => trees.iter().for_each(|tree| self.add_alone(plan, tree, start, count, lanes, arena)),
+            }
         }
+    }
+
+    /// Adds small trees whose codes are computed.
+    fn add_together(&self, plan: &Plan, trees: &[TreePlan], lanes: usize, arena: &mut Arena) {
+        let Arena { operands, sums, .. } = arena;
+        for output in 0..self.forest.outputs() {
+            let of = |tree: &&TreePlan| tree.targets.iter().any(|(to, _)| *to as usize == output);
+            let trees: Vec<&TreePlan> = trees.iter().filter(of).collect();
+            let all = output * lanes * LANE_ROWS..(output + 1) * lanes * LANE_ROWS;
+            match self.forest.sum {
+                Precision::F32 => {
+                    self.kernel.add_trees32(&trees, plan.apart(), operands, lanes, &mut f32_of_mut(sums)[all]);
+                }
+                Precision::F64 => {
+                    self.kernel.add_trees64(&trees, plan.apart(), operands, lanes, &mut f64_of_mut(sums)[all]);
+                }
+            }
+        }
+    }
+
+    /// Adds a tree whose code is computed.
+    fn add_alone(&self, plan: &Plan, tree: &TreePlan, start: usize, count: usize, lanes: usize, arena: &mut Arena) {
+        self.kernel.bytes(&tree.low, &arena.operands, lanes, bytes_of_mut(&mut arena.low));
+        let high = if tree.high.is_empty() { &mut [] } else { &mut arena.high[..] };
+        if !tree.high.is_empty() {
+            self.kernel.bytes(&tree.high, &arena.operands, lanes, bytes_of_mut(high));
+        }
+        let left = self.kernel.leaves(&tree.leaf_of, bytes_of_mut(&mut arena.low), bytes_of_mut(high));
+        self.add(plan, tree, left, start, count, lanes * LANE_ROWS, arena);
     }
 
     /// The codes of a feature, in all the planes that are asked.
@@ -345,20 +387,23 @@ impl<K: Kernel> Run<'_, K> {
         let high = (tree.leaves > 256 || leaf_of.is_some()).then(|| bytes_of(high));
         let original = &self.forest.trees()[tree.tree];
         if !original.linear.is_empty() {
-            let leaves = Leaves::<f64> { table: &[], count: tree.leaves, low: bytes_of(low), high, leaf_of };
+            let leaves =
+                Leaves::<f64> { table: &[], apart: &[], count: tree.leaves, low: bytes_of(low), high, leaf_of };
             return self.add_each(original, start, count, rows, sums, |row| leaves.leaf(row));
         }
-        for (output, table) in &tree.targets {
+        let width = tree.lanes_apart(plan.sum);
+        for (number, (output, table)) in tree.targets.iter().enumerate() {
+            let apart = if K::APART { &plan.apart()[tree.apart + number * width..][..width] } else { &[] };
             let sums_of = *output as usize * rows..(*output as usize + 1) * rows;
             let values = *table..*table + padded_table(tree.leaves);
             let (count, low) = (tree.leaves, bytes_of(low));
             match self.forest.sum {
                 Precision::F32 => {
-                    let leaves = Leaves { table: &plan.values32[values], count, low, high, leaf_of };
+                    let leaves = Leaves { table: &plan.values32[values], apart, count, low, high, leaf_of };
                     self.kernel.add32(&leaves, &mut f32_of_mut(sums)[sums_of]);
                 }
                 Precision::F64 => {
-                    let leaves = Leaves { table: &plan.values[values], count, low, high, leaf_of };
+                    let leaves = Leaves { table: &plan.values[values], apart, count, low, high, leaf_of };
                     self.kernel.add64(&leaves, &mut f64_of_mut(sums)[sums_of]);
                 }
             }

@@ -18,13 +18,15 @@
 //! A code is one byte: a feature with more than 255 cutoffs has several pages of codes. Operands are 16 bits, so a model
 //! with more questions than that is cut into several plans, one after the other.
 
+mod apart;
 mod cutoffs;
 mod program;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::OnceLock;
 
-pub(in crate::score) use self::cutoffs::at_most;
+pub(in crate::score) use self::cutoffs::{Buckets, at_most};
 use self::program::{Odd, Operand, Program};
 use super::forest::{Forest, Missing, Precision, Split, Test, Tree};
 use super::kernel::Lane;
@@ -43,7 +45,11 @@ pub(in crate::score) const LEVELS: u32 = 8;
 /// The most bits of the code of a leaf.
 const BITS: usize = 16;
 /// Trees whose steps are computed in turn. More of them have more temporary operands than the nearest cache holds.
-const WOVEN: usize = 2;
+pub(in crate::score) const WOVEN: usize = 2;
+/// Trees whose codes are kept at once, a multiple of [`WOVEN`].
+pub(in crate::score) const GROUP: usize = 8;
+/// The most leaves of a tree that is added together with others.
+const SMALL_LEAVES: usize = 64;
 /// More ranks than these do not fit.
 const CUTOFFS_MAX: usize = u16::MAX as usize - 1;
 
@@ -85,6 +91,8 @@ pub(in crate::score) struct Cutoffs {
     pub(in crate::score) levels64: Vec<Lane>,
     /// The cutoffs in sixteens: all of them at the end, and before them the last of each sixteen of what is behind.
     pub(in crate::score) sixteens32: Vec<Vec<[f32; 16]>>,
+    /// What finds 32-bit values without a search, if there is.
+    pub(in crate::score) buckets: Option<Buckets>,
     /// Steps of the binary search: the padded length is two to the power of this.
     pub(in crate::score) steps: u32,
     /// The rank of 0.
@@ -189,6 +197,10 @@ pub(in crate::score) struct TreePlan {
     pub(in crate::score) leaves: usize,
     /// For each output that it adds to, where the values of its leaves are in the table.
     pub(in crate::score) targets: Vec<(u32, usize)>,
+    /// Where the values for its first target are in [`Plan::apart`]; those for the others are behind.
+    pub(in crate::score) apart: usize,
+    /// Whether it has few leaves, short codes and one output: such trees can be added together.
+    pub(in crate::score) small: bool,
 }
 
 /// Consecutive trees of a forest, compiled.
@@ -202,10 +214,15 @@ pub(in crate::score) struct Plan {
     /// Operands in all: constants, conditions, parities, temporary ones.
     pub(in crate::score) operands: usize,
     pub(in crate::score) trees: Vec<TreePlan>,
+    /// How many trees' codes are kept at once: a multiple of [`WOVEN`].
+    pub(in crate::score) together: usize,
     /// Values of leaves, if they are added in 64 bits.
     pub(in crate::score) values: Vec<f64>,
     /// The same in 32 bits, if they are added in that.
     pub(in crate::score) values32: Vec<f32>,
+    /// How sums are added.
+    pub(in crate::score) sum: Precision,
+    apart: OnceLock<Vec<Lane>>,
 }
 
 /// The plans of a forest, in the order of its trees; `None` for a tree that must be walked.
@@ -259,7 +276,7 @@ impl Plan {
             starts.extend(starts_of_part.iter().map(|start| start + all.len()));
             if all.is_empty() { all = muxes } else { all.extend(muxes) }
         }
-        let (mut values, mut values32) = (Vec::new(), Vec::new());
+        let (mut values, mut values32, mut apart) = (Vec::new(), Vec::new(), 0);
         let mut plans = Vec::with_capacity(programs.len());
         for (number, program) in programs.iter().enumerate() {
             let tree = &of[number];
@@ -275,15 +292,12 @@ impl Plan {
                 0 => start(number / WOVEN)..start(number / WOVEN + 1),
                 _ => 0..0,
             };
-            plans.push(TreePlan {
-                tree: trees.start + number,
-                muxes,
-                low,
-                high,
-                leaf_of,
-                leaves: tree.leaf_count(),
-                targets,
-            });
+            let leaves = tree.leaf_count();
+            let small = leaves <= SMALL_LEAVES && high.is_empty() && targets.len() == 1 && tree.linear.is_empty();
+            let tree =
+                TreePlan { tree: trees.start + number, muxes, low, high, leaf_of, leaves, targets, apart, small };
+            apart += tree.targets.len() * tree.lanes_apart(forest.sum);
+            plans.push(tree);
         }
         let each = questions.cutoffs.iter().zip(&planes).enumerate().filter(|(_, (_, planes))| !planes.is_empty());
         Some(Self {
@@ -294,8 +308,11 @@ impl Plan {
             muxes: Muxes::new(all),
             operands: numbering.operands,
             trees: plans,
+            together: numbering.together,
             values,
             values32,
+            sum: forest.sum,
+            apart: OnceLock::new(),
         })
     }
 }
@@ -399,6 +416,9 @@ impl Questions {
         }
         let mut numbering = Numbering { of_place, conditions: conditions.len(), ..Numbering::default() };
         numbering.number_parities(programs)?;
+        let few = |program: &Program| program.leaf_of.len() <= 4 * SMALL_LEAVES;
+        numbering.together = if programs.iter().all(few) { GROUP } else { WOVEN };
+        numbering.bits = programs.iter().map(|program| program.bits.len()).max().unwrap_or(0);
         let temporary = programs.iter().map(|program| program.temporary).max().unwrap_or(0) * WOVEN;
         numbering.operands = numbering.temporary() + temporary;
         (numbering.operands <= usize::from(u16::MAX)).then_some((numbering, conditions, planes))
@@ -415,6 +435,10 @@ struct Numbering {
     all_parities: Vec<Parity>,
     /// Those of each program.
     parities: Vec<Vec<u16>>,
+    /// The most bits of a code.
+    bits: usize,
+    /// How many trees' codes are kept at once.
+    together: usize,
     operands: usize,
 }
 
@@ -441,9 +465,14 @@ impl Numbering {
         Some(())
     }
 
+    /// The first operand that is a bit of a code.
+    fn first_bit(&self) -> usize {
+        CONDITIONS + self.conditions + self.all_parities.len()
+    }
+
     /// The first temporary operand.
     fn temporary(&self) -> usize {
-        CONDITIONS + self.conditions + self.all_parities.len()
+        self.first_bit() + self.together * self.bits
     }
 
     /// The number of an operand of a program.
@@ -453,6 +482,7 @@ impl Numbering {
             Operand::All => return ALL,
             Operand::Condition(place) => CONDITIONS + usize::from(self.of_place[place as usize]),
             Operand::Parity(n) => CONDITIONS + self.conditions + usize::from(self.parities[program][n as usize]),
+            Operand::Bit(n) => self.first_bit() + program % self.together * self.bits + usize::from(n),
             // Trees that are woven have their own.
             Operand::Temporary(n) => self.temporary() + usize::from(n) * WOVEN + program % WOVEN,
         };

@@ -28,6 +28,8 @@ pub(super) enum Operand {
     /// One of the parities of the program.
     Parity(u32),
     Temporary(u16),
+    /// A bit of the code, which is kept when the program is over.
+    Bit(u16),
 }
 
 /// A condition that is true for an odd number of `places`, or with `negated` for an even one.
@@ -92,8 +94,33 @@ impl Program {
         let mut program = Self { leaf_of: vec![0; 1 << width], ..Self::default() };
         let (bits, _) = Steps { parts: &parts, questions, used, program: &mut program }.part(root, false)?;
         program.bits = bits[..width].to_vec();
+        program.keep_bits();
         parts.fill(root, &mut program.leaf_of);
         Some(program)
+    }
+
+    /// Names the operands of the bits as such from the last step on that computes them.
+    fn keep_bits(&mut self) {
+        let mut kept = vec![None; self.temporary];
+        for (bit, operand) in self.bits.iter_mut().enumerate() {
+            if let Operand::Temporary(number) = *operand {
+                *operand = *kept[usize::from(number)].get_or_insert(Operand::Bit(bit as u16));
+            }
+        }
+        for [to, sources @ ..] in self.muxes.iter_mut().rev() {
+            if let Operand::Temporary(number) = *to
+                && let Some(bit) = kept[usize::from(number)].take()
+            {
+                *to = bit;
+            }
+            for source in sources {
+                if let Operand::Temporary(number) = *source
+                    && let Some(bit) = kept[usize::from(number)]
+                {
+                    *source = bit;
+                }
+            }
+        }
     }
 
     /// `None` if there are more than 16 bits can name.
