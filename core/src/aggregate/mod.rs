@@ -191,7 +191,11 @@ impl<A: Aggregation> Typed<A> {
     fn decode_all(&self, partials: &[&[u8]]) -> Result<Option<A::Partial>> {
         let mut merged = None;
         for bytes in partials.iter().filter(|b| !b.is_empty()) {
-            self.merge_into(&mut merged, Some(&self.0.decode(bytes)?));
+            let partial = self.0.decode(bytes)?;
+            match &mut merged {
+                Some(merged) => self.0.merge(merged, &partial),
+                None => merged = Some(partial),
+            }
         }
         Ok(merged)
     }

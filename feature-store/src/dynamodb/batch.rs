@@ -40,10 +40,10 @@ impl Inner {
 
     /// Those of different items that are there, in any order.
     pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Item>> {
-        let calls = stream::iter(0..keys.len().div_ceil(READS)).map(|i| {
-            let end = keys.len().min((i + 1) * READS);
-            self.get_batch(keys[i * READS..end].to_vec())
-        });
+        // As few calls as there must be, at the same time and of the same size.
+        let size = keys.len().div_ceil(keys.len().div_ceil(READS).max(1)).max(1);
+        let batches: Vec<Vec<Key>> = keys.chunks(size).map(<[Key]>::to_vec).collect();
+        let calls = stream::iter(batches).map(|batch| self.get_batch(batch));
         let found: Vec<Vec<Item>> = calls.buffer_unordered(self.limits.calls.max(1)).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
