@@ -44,7 +44,8 @@ impl Session {
         let empty = MemTable::try_new(Arc::clone(&request), vec![vec![]])?;
         let _ = self.ctx.deregister_table(REQUEST)?;
         self.ctx.register_table(REQUEST, Arc::new(empty))?;
-        let job = self.check(Source::new("sql", format!("SELECT * FROM service_inputs('{name}', {REQUEST})"))).await;
+        let text = format!("SELECT * FROM service_inputs('{name}', {REQUEST})");
+        let job = self.check_text(Source::new("sql", text)).await;
         let _ = self.ctx.deregister_table(REQUEST)?;
         let query = match (job.diagnostics.first(), job.statements.into_iter().next()) {
             (None, Some((_, Checked::Query(query)))) => query,
@@ -92,4 +93,44 @@ fn with_rows(plan: Arc<dyn ExecutionPlan>, rows: &RecordBatch) -> Result<Arc<dyn
         }
     };
     Ok(plan.transform_up(fill).data()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project::Project;
+    use crate::session::Extensions;
+    use arrow::array::{ArrayRef, Int64Array, TimestampMicrosecondArray};
+
+    #[tokio::test]
+    async fn a_service_that_is_read_leaves_the_plans_of_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("t.csv"), "k,ts,x\n1,1970-01-01T00:00:00,2\n").expect("a file");
+        let service = |name| {
+            format!(
+                "CREATE FEATURE SERVICE {name} (k BIGINT, at TIMESTAMP) AS
+                 SELECT r.k, v.x FROM request r ASOF JOIN v MATCH_CONDITION (r.at > v.ts) ON r.k = v.k;"
+            )
+        };
+        let job = "CREATE EXTERNAL TABLE t (k BIGINT, ts TIMESTAMP, x BIGINT) STORED AS CSV LOCATION 't.csv';
+            CREATE FEATURE VIEW v ENTITY (k) EVENT TIME ts WITH (online = true) AS SELECT x FROM t;
+            MATERIALIZE FEATURE VIEW v;";
+        let session = Session::open(Project::at(folder.path()), &Extensions::default()).expect("a session");
+        session.sql(&format!("{job}{}{}", service("one"), service("two"))).await.expect("a run");
+        drop(session);
+        let session =
+            Session::open_serving(Project::at(folder.path()), &Extensions::default()).await.expect("it serves");
+        let columns: [(&str, ArrayRef); 2] = [
+            ("k", Arc::new(Int64Array::from(vec![1]))),
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![1_000_000]))),
+        ];
+        let request = RecordBatch::try_from_iter(columns).expect("a request");
+        for name in ["one", "two", "one"] {
+            session.read_service(name, request.clone()).await.expect("features");
+        }
+        let planned = |session: &Session| session.plans.lock().expect("no panic").len();
+        assert_eq!(planned(&session), 2);
+        session.check(Source::new("text", service("two"))).await;
+        assert_eq!(planned(&session), 0, "it may be another service now");
+    }
 }

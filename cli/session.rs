@@ -201,6 +201,11 @@ impl Session {
     pub async fn check(&self, source: Source) -> Job {
         // A text may define a service or a view anew.
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.check_text(source).await
+    }
+
+    /// Like [`check`](Self::check), of a text that defines nothing: plans of services stay.
+    pub(crate) async fn check_text(&self, source: Source) -> Job {
         let (parsed, mut diagnostics) = parse(&source);
         let total = parsed.len() + diagnostics.len();
         let mut analyzer = self.analyzer(source.clone());
