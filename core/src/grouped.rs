@@ -1,20 +1,21 @@
 //! An operator's input, grouped by key and ordered by time within each group, without a comparison sort.
 //!
 //! ```text
-//!  batches ──intern──▶ a group number for each row ──counting sort──▶ group 0 │ group 1 │ …   each by time
+//!  batches ──intern──▶ a group for each row ──counting sort──▶ a place for each row ──scatter──▶ group 0 │ group 1 │ …
 //! ```
-//! Interning and counting are linear; a group is sorted only if its rows do not come in order of time. The rows
-//! themselves stay where they are: an [`Order`] says where to find them.
+//! Interning and counting are linear; a group is sorted only if its rows do not come in order of time. Columns are read
+//! once, batch by batch, and each value is written to its place: what a group's rows are written to stays in the caches
+//! for some time, what is read does not need to.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, PrimitiveArray, RecordBatch, UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, PrimitiveArray, RecordBatch, UInt32Array,
     downcast_primitive, new_empty_array, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::compute::{concat, interleave, max, min, take};
+use arrow::compute::{concat, max, min, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::internal_err;
 use datafusion::error::Result;
@@ -115,77 +116,90 @@ fn dense<'a>(batches: impl Iterator<Item = &'a Vec<ArrayRef>>) -> Option<(i64, u
     (len <= rows).then_some((least, len))
 }
 
-/// Where the rows of each group are.
+/// The order of rows: group by group, by time within a group.
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// Row numbers, or [places](Pieces), group by group, by time within a group.
-    pub(crate) rows: Vec<u32>,
-    /// The times of `rows`.
+    /// The times of the rows at the places.
     pub(crate) times: Vec<i64>,
-    /// `rows[starts[g]..starts[g + 1]]` is group g.
+    /// `starts[g]..starts[g + 1]` are the places of group g.
     starts: Vec<u32>,
+}
+
+/// Where each row goes.
+pub(crate) struct Places {
+    /// Of each row, or [`NONE`].
+    of: Vec<u32>,
+    /// How many there are.
+    len: usize,
 }
 
 impl Order {
     /// Orders rows that have the given groups and times, the latter in pieces. Rows of no group, or of a group past
-    /// `groups`, are left out. Rows are numbered from the first on, or if pieces have `bits`, by their [places](Pieces).
-    pub(crate) fn new(of: &[u32], times: &[Int64Array], groups: usize, bits: Option<u32>) -> Result<Self> {
+    /// `groups`, are left out.
+    pub(crate) fn new(mut of: Vec<u32>, times: &[Int64Array], groups: usize) -> Result<(Self, Places)> {
         if of.len() >= NONE as usize {
             return internal_err!("a partition of more than 4 billion rows: use more partitions");
         }
         let mut starts = vec![0u32; groups + 1];
-        let known = |group: u32| (group as usize) < groups;
-        of.iter().filter(|g| known(**g)).for_each(|g| starts[*g as usize + 1] += 1);
+        of.iter().filter(|g| (**g as usize) < groups).for_each(|g| starts[*g as usize + 1] += 1);
         for g in 0..groups {
             starts[g + 1] += starts[g];
         }
-        let total = starts[groups] as usize;
-        let mut order = Self { rows: vec![0; total], times: vec![0; total], starts };
-        let mut next = order.starts.clone();
-        let mut row = 0;
-        for (number, piece) in times.iter().enumerate() {
-            let first = bits.map_or(row as u32, |bits| (number as u32) << bits);
-            let of = &of[row..row + piece.len()];
-            let rows = piece.values().iter().zip(of).enumerate().filter(|(_, (_, group))| known(**group));
-            order.scatter(rows.map(|(at, (time, group))| (*time, first + at as u32, *group)), &mut next);
-            row += piece.len();
+        let mut next = starts[..groups].to_vec();
+        let mut order = Self { times: vec![0; starts[groups] as usize], starts };
+        let mut rest = &mut of[..];
+        for piece in times {
+            let (mine, others) = rest.split_at_mut(piece.len());
+            rest = others;
+            for (place, time) in mine.iter_mut().zip(piece.values()) {
+                *place = match next.get_mut(*place as usize) {
+                    Some(next) => {
+                        order.times[*next as usize] = *time;
+                        *next += 1;
+                        *next - 1
+                    }
+                    None => NONE,
+                };
+            }
         }
-        order.sort_groups();
-        Ok(order)
-    }
-
-    /// Puts rows, given as their times, numbers and groups, at the next places of their groups.
-    fn scatter(&mut self, rows: impl Iterator<Item = (i64, u32, u32)>, next: &mut [u32]) {
-        for (time, row, group) in rows {
-            let place = &mut next[group as usize];
-            self.rows[*place as usize] = row;
-            self.times[*place as usize] = time;
-            *place += 1;
-        }
+        let mut places = Places { of, len: order.times.len() };
+        order.sort_groups(&mut places);
+        Ok((order, places))
     }
 
     /// Few rows are sorted group by group; many are sorted by time as a whole, which takes a few passes, and dealt to
     /// their groups again.
-    fn sort_groups(&mut self) {
+    fn sort_groups(&mut self, places: &mut Places) {
         let unsorted: Vec<usize> = (0..self.groups()).filter(|g| !self.times[self.group(*g)].is_sorted()).collect();
+        if unsorted.is_empty() {
+            return;
+        }
+        let mut moved: Vec<u32> = (0..self.times.len() as u32).collect();
         let rows: usize = unsorted.iter().map(|g| self.group(*g).len()).sum();
-        if rows > 4096 && rows > self.rows.len() / 8 {
+        if rows > 4096 && rows > self.times.len() / 8 {
             let order = &*self;
-            let group = |g: usize| order.group(g).map(move |at| (order.times[at], order.rows[at], g as u32));
+            let group = |g: usize| order.group(g).map(move |at| (order.times[at], at as u32, g as u32));
             let mut rows: Vec<_> = (0..order.groups()).flat_map(group).collect();
             // Rows of one time stay in their order.
             radix_sort(&mut rows);
             let mut next = self.starts.clone();
-            return self.scatter(rows.into_iter(), &mut next);
-        }
-        for g in unsorted {
-            let range = self.group(g);
-            let (times, rows) = (&self.times[range.clone()], &self.rows[range.clone()]);
-            let mut pairs: Vec<(i64, u32)> = times.iter().copied().zip(rows.iter().copied()).collect();
-            pairs.sort_unstable();
-            for (place, (time, row)) in range.zip(pairs) {
-                (self.times[place], self.rows[place]) = (time, row);
+            for (time, place, group) in rows {
+                let to = &mut next[group as usize];
+                (self.times[*to as usize], moved[place as usize]) = (time, *to);
+                *to += 1;
             }
+        } else {
+            for g in unsorted {
+                let range = self.group(g);
+                let mut pairs: Vec<(i64, u32)> = range.clone().map(|at| (self.times[at], at as u32)).collect();
+                pairs.sort_unstable();
+                for (to, (time, place)) in range.zip(pairs) {
+                    (self.times[to], moved[place as usize]) = (time, to as u32);
+                }
+            }
+        }
+        for place in &mut places.of {
+            *place = moved.get(*place as usize).copied().unwrap_or(NONE);
         }
     }
 
@@ -194,9 +208,85 @@ impl Order {
         self.starts.len() - 1
     }
 
-    /// The places of a group in `rows` and `times`.
+    /// The places of a group.
     pub(crate) fn group(&self, g: usize) -> Range<usize> {
         self.starts[g] as usize..self.starts[g + 1] as usize
+    }
+}
+
+impl Places {
+    /// The number of the row at each place.
+    pub(crate) fn rows(&self) -> Vec<u32> {
+        let rows: Vec<u32> = (0..self.of.len() as u32).collect();
+        self.scatter([&rows[..]].into_iter())
+    }
+
+    /// The columns of `batches` in this order, each in one piece; what a batch has of a column is given up as soon as it
+    /// is copied. The first `unused` columns are not copied, but NULL.
+    pub(crate) fn arrange(&self, schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Vec<ArrayRef>> {
+        let mut rows = None;
+        let mut arranged = Vec::with_capacity(schema.fields().len());
+        for (number, (pieces, field)) in columns_of(schema, batches).into_iter().zip(schema.fields()).enumerate() {
+            if number < unused {
+                arranged.push(new_null_array(&DataType::Null, self.len));
+                continue;
+            }
+            macro_rules! primitive {
+                ($t:ty) => {{
+                    let values = self.scatter(pieces.iter().map(|p| &p.as_primitive::<$t>().values()[..]));
+                    let array = PrimitiveArray::<$t>::new(values.into(), self.nulls(&pieces));
+                    Arc::new(array.with_data_type(field.data_type().clone())) as ArrayRef
+                }};
+            }
+            arranged.push(downcast_primitive! {
+                field.data_type() => (primitive),
+                DataType::Boolean => self.booleans(&pieces),
+                _ => {
+                    let rows = rows.get_or_insert_with(|| UInt32Array::from(self.rows()));
+                    take(&whole(pieces, field)?, rows, None)?
+                }
+            });
+        }
+        Ok(arranged)
+    }
+
+    fn scatter<'a, T: Copy + Default + 'a>(&self, pieces: impl Iterator<Item = &'a [T]>) -> Vec<T> {
+        let mut out = vec![T::default(); self.len];
+        let mut rest = &self.of[..];
+        for piece in pieces {
+            let (places, others) = rest.split_at(piece.len());
+            rest = others;
+            for (value, place) in piece.iter().zip(places) {
+                // There is no place NONE.
+                if let Some(out) = out.get_mut(*place as usize) {
+                    *out = *value;
+                }
+            }
+        }
+        out
+    }
+
+    fn booleans(&self, pieces: &[ArrayRef]) -> ArrayRef {
+        let set = pieces.iter().map(|p| (p.len(), Some(p.as_boolean().values().clone())));
+        Arc::new(BooleanArray::new(self.bits(false, set), self.nulls(pieces)))
+    }
+
+    fn nulls(&self, pieces: &[ArrayRef]) -> Option<NullBuffer> {
+        let unset = pieces.iter().map(|p| (p.len(), p.nulls().map(|n| !n.inner())));
+        pieces.iter().any(|p| p.null_count() > 0).then(|| NullBuffer::new(self.bits(true, unset)))
+    }
+
+    /// Bits that are `all`, but at the places of the rows whose bits are set in `others`, pieces of some lengths.
+    fn bits(&self, all: bool, others: impl Iterator<Item = (usize, Option<BooleanBuffer>)>) -> BooleanBuffer {
+        let mut out = BooleanBufferBuilder::new(self.len);
+        out.append_n(self.len, all);
+        let mut first = 0;
+        for (len, piece) in others {
+            let places = piece.iter().flat_map(BooleanBuffer::set_indices).map(|row| self.of[first + row]);
+            places.filter(|place| *place != NONE).for_each(|place| out.set_bit(place as usize, !all));
+            first += len;
+        }
+        out.finish()
     }
 }
 
@@ -226,114 +316,6 @@ fn radix_sort(rows: &mut Vec<(i64, u32, u32)>) {
     }
 }
 
-/// The columns of many batches, which stay where they are: a row is found by its place, `piece << bits | row of the piece`.
-pub(crate) struct Pieces {
-    columns: Vec<Vec<ArrayRef>>,
-    bits: Option<u32>,
-}
-
-impl Pieces {
-    /// Of `batches`, without the first `unused` columns.
-    pub(crate) fn new(schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Self> {
-        let longest = batches.iter().map(RecordBatch::num_rows).max().unwrap_or(0);
-        let bits = usize::BITS - longest.leading_zeros();
-        if batches.len() < 2 || (batches.len() as u64) << bits > u64::from(u32::MAX) {
-            return Self::whole(schema, batches, unused);
-        }
-        let mut columns = columns_of(schema, batches);
-        columns[..unused].iter_mut().for_each(Vec::clear);
-        Ok(Self { columns, bits: Some(bits) })
-    }
-
-    /// All in one piece.
-    pub(crate) fn whole(schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Self> {
-        let columns = concatenate(schema, batches, unused)?.into_iter().map(|column| vec![column]).collect();
-        Ok(Self { columns, bits: None })
-    }
-
-    /// Of a place; `None`: a place is a row number.
-    pub(crate) fn bits(&self) -> Option<u32> {
-        self.bits
-    }
-
-    /// The columns, if they are in one piece.
-    pub(crate) fn one(&self) -> Result<Vec<ArrayRef>> {
-        match self.bits {
-            None => Ok(self.columns.iter().map(|pieces| Arc::clone(&pieces[0])).collect()),
-            Some(_) => internal_err!("these columns are in many pieces"),
-        }
-    }
-
-    /// All columns of the rows at `places`; unused ones are NULL.
-    pub(crate) fn take(&self, places: &[u32]) -> Result<Vec<ArrayRef>> {
-        let Some(bits) = self.bits else {
-            let places = UInt32Array::from(places.to_vec());
-            return self.columns.iter().map(|pieces| Ok(take(&pieces[0], &places, None)?)).collect();
-        };
-        let gather = Gather { bits, places };
-        let mut pairs = None;
-        let one = |pieces: &Vec<ArrayRef>| {
-            let Some(first) = pieces.first() else { return Ok(new_null_array(&DataType::Null, places.len())) };
-            macro_rules! primitive {
-                ($t:ty) => {
-                    Ok(gather.primitives::<$t>(pieces))
-                };
-            }
-            downcast_primitive! {
-                first.data_type() => (primitive),
-                DataType::Boolean => Ok(gather.booleans(pieces)),
-                _ => {
-                    let pairs = pairs.get_or_insert_with(|| places.iter().map(|p| gather.pair(*p)).collect::<Vec<_>>());
-                    let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
-                    Ok(interleave(&pieces, pairs)?)
-                }
-            }
-        };
-        self.columns.iter().map(one).collect()
-    }
-}
-
-/// The rows at some places of columns in pieces.
-struct Gather<'a> {
-    bits: u32,
-    places: &'a [u32],
-}
-
-impl Gather<'_> {
-    fn pair(&self, place: u32) -> (usize, usize) {
-        ((place >> self.bits) as usize, (place & ((1 << self.bits) - 1)) as usize)
-    }
-
-    fn primitives<T: ArrowPrimitiveType>(&self, pieces: &[ArrayRef]) -> ArrayRef {
-        let values: Vec<&[T::Native]> = pieces.iter().map(|p| &p.as_primitive::<T>().values()[..]).collect();
-        let value = |place: &u32| {
-            let (piece, row) = self.pair(*place);
-            values[piece][row]
-        };
-        let values: Vec<T::Native> = self.places.iter().map(value).collect();
-        let array = PrimitiveArray::<T>::new(values.into(), self.nulls(pieces));
-        Arc::new(array.with_data_type(pieces[0].data_type().clone()))
-    }
-
-    fn booleans(&self, pieces: &[ArrayRef]) -> ArrayRef {
-        let values: Vec<_> = pieces.iter().map(|p| Some(p.as_boolean().values())).collect();
-        Arc::new(BooleanArray::new(self.bits(&values), self.nulls(pieces)))
-    }
-
-    fn nulls(&self, pieces: &[ArrayRef]) -> Option<NullBuffer> {
-        let nulls: Vec<_> = pieces.iter().map(|p| p.nulls().map(NullBuffer::inner)).collect();
-        nulls.iter().any(Option::is_some).then(|| NullBuffer::new(self.bits(&nulls)))
-    }
-
-    /// A piece without bits has all of them set.
-    fn bits(&self, pieces: &[Option<&BooleanBuffer>]) -> BooleanBuffer {
-        BooleanBuffer::collect_bool(self.places.len(), |at| {
-            let (piece, row) = self.pair(self.places[at]);
-            pieces[piece].is_none_or(|bits| bits.value(row))
-        })
-    }
-}
-
 fn columns_of(schema: &Schema, batches: Vec<RecordBatch>) -> Vec<Vec<ArrayRef>> {
     let mut columns: Vec<Vec<ArrayRef>> = schema.fields().iter().map(|_| Vec::with_capacity(batches.len())).collect();
     for batch in batches {
@@ -343,21 +325,14 @@ fn columns_of(schema: &Schema, batches: Vec<RecordBatch>) -> Vec<Vec<ArrayRef>> 
     columns
 }
 
-/// The columns of `batches`, each in one piece; a batch is given up as soon as its columns are copied. The first
-/// `unused` columns are not copied, but NULL.
-pub(crate) fn concatenate(schema: &Schema, batches: Vec<RecordBatch>, unused: usize) -> Result<Vec<ArrayRef>> {
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let mut columns = columns_of(schema, batches);
-    columns[..unused].iter_mut().for_each(Vec::clear);
-    let whole = |(number, (pieces, field)): (usize, (Vec<ArrayRef>, &Arc<Field>))| {
-        let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
-        Ok(match pieces.is_empty() {
-            true if number < unused => new_null_array(&DataType::Null, rows),
-            true => new_empty_array(field.data_type()),
-            false => concat(&pieces)?,
-        })
-    };
-    columns.into_iter().zip(schema.fields()).enumerate().map(whole).collect()
+/// The columns of `batches`, each in one piece; what a batch has of a column is given up as soon as it is copied.
+pub(crate) fn concatenate(schema: &Schema, batches: Vec<RecordBatch>) -> Result<Vec<ArrayRef>> {
+    columns_of(schema, batches).into_iter().zip(schema.fields()).map(|(pieces, field)| whole(pieces, field)).collect()
+}
+
+fn whole(pieces: Vec<ArrayRef>, field: &Field) -> Result<ArrayRef> {
+    let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
+    Ok(if pieces.is_empty() { new_empty_array(field.data_type()) } else { concat(&pieces)? })
 }
 
 #[cfg(test)]
@@ -375,10 +350,11 @@ mod tests {
         let mut keys = Keys::new([&DataType::Utf8, &DataType::Int64], [&columns].into_iter()).unwrap();
         let mut of = Vec::new();
         keys.intern(&columns, 6, &mut of).unwrap();
-        let order = Order::new(&of, &[vec![5, 9, 0].into(), vec![3, 0, 7].into()], keys.len(), None).unwrap();
-        let groups: Vec<_> = (0..order.groups()).map(|g| order.rows[order.group(g)].to_vec()).collect();
+        let (order, places) = Order::new(of, &[vec![5, 9, 0].into(), vec![3, 0, 7].into()], keys.len()).unwrap();
+        let rows = places.rows();
+        let groups: Vec<_> = (0..order.groups()).map(|g| rows[order.group(g)].to_vec()).collect();
         assert!(groups.contains(&vec![3, 0]) && groups.contains(&vec![5, 1]), "{groups:?}");
-        assert_eq!(order.rows.len(), 4, "rows with a NULL key are in no group");
+        assert_eq!(rows.len(), 4, "rows with a NULL key are in no group");
     }
 
     #[test]
@@ -400,11 +376,12 @@ mod tests {
             rows in prop::collection::vec((0u32..5, prop_oneof![-40i64..40, any::<i64>()]), 4100..4300),
         ) {
             let (of, times): (Vec<u32>, Vec<i64>) = rows.iter().copied().unzip();
-            let order = Order::new(&of, &[times.clone().into()], 4, None).unwrap();
+            let (order, places) = Order::new(of.clone(), &[times.clone().into()], 4).unwrap();
+            let rows = places.rows();
             for group in 0..4 {
                 let mut wanted: Vec<_> = (0..of.len()).filter(|row| of[*row] == group as u32).collect();
                 wanted.sort_by_key(|row| times[*row]);
-                let found: Vec<_> = order.rows[order.group(group)].iter().map(|row| *row as usize).collect();
+                let found: Vec<_> = rows[order.group(group)].iter().map(|row| *row as usize).collect();
                 prop_assert_eq!(&found, &wanted);
                 let wanted: Vec<_> = wanted.into_iter().map(|row| times[row]).collect();
                 prop_assert_eq!(&order.times[order.group(group)], &wanted[..]);
@@ -414,7 +391,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_in_pieces_are_ordered_and_found_as_in_one(
+        fn columns_are_arranged_as_rows_are(
             lens in prop::collection::vec(0usize..900, 0..12), seed in 0i64..1000, sorted: bool, unused in 0usize..2,
         ) {
             let mut row = 0;
@@ -435,29 +412,15 @@ mod tests {
             let schema = batches[0].schema();
             let times: Vec<Int64Array> = batches.iter().map(|b| b.column(0).as_primitive::<Int64Type>().clone()).collect();
             let of: Vec<u32> = (0..row).map(|row| ((row * 31 + seed) % 4) as u32).collect();
-            let both = [Pieces::new(&schema, batches.clone(), unused), Pieces::whole(&schema, batches, unused)].map(|pieces| {
-                let pieces = pieces.unwrap();
-                let order = Order::new(&of, &times, 3, pieces.bits()).unwrap();
-                let columns = pieces.take(&order.rows).unwrap();
-                (order.times, order.starts, columns[unused..].to_vec())
-            });
-            prop_assert_eq!(&both[0], &both[1]);
+            let (_, places) = Order::new(of, &times, 3).unwrap();
+            let rows = UInt32Array::from(places.rows());
+            let whole = concatenate(&schema, batches.clone()).unwrap();
+            let arranged = places.arrange(&schema, batches, unused).unwrap();
+            prop_assert!(arranged.iter().all(|column| column.len() == rows.len()));
+            for (arranged, whole) in arranged[unused..].iter().zip(&whole[unused..]) {
+                prop_assert_eq!(arranged, &take(whole, &rows, None).unwrap());
+            }
         }
-    }
-
-    #[test]
-    fn more_pieces_than_places_have_room_for_are_made_one() {
-        let batch = |rows: usize| {
-            RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![7; rows])) as ArrayRef)]).unwrap()
-        };
-        let (schema, long) = (batch(0).schema(), batch(1 << 16));
-        let pieces = |count: usize| {
-            let batches = (0..count).map(|_| long.slice(0, 1)).chain([long.clone()]).collect();
-            Pieces::new(&schema, batches, 0).unwrap()
-        };
-        assert_eq!(pieces(100).bits(), Some(17));
-        let many = pieces(1 << 15);
-        assert_eq!((many.bits(), many.one().unwrap()[0].len()), (None, (1 << 15) + (1 << 16)));
     }
 
     #[test]
@@ -465,7 +428,7 @@ mod tests {
         let mut keys = Keys::new([], std::iter::empty()).unwrap();
         let mut of = Vec::new();
         keys.intern(&[], 3, &mut of).unwrap();
-        let order = Order::new(&of, &[vec![3, 1, 2].into()], keys.len(), None).unwrap();
-        assert_eq!((order.groups(), order.rows, order.times), (1, vec![1, 2, 0], vec![1, 2, 3]));
+        let (order, places) = Order::new(of, &[vec![3, 1, 2].into()], keys.len()).unwrap();
+        assert_eq!((order.groups(), places.rows(), order.times), (1, vec![1, 2, 0], vec![1, 2, 3]));
     }
 }

@@ -77,13 +77,13 @@ pub fn tuned(mut options: TableParquetOptions, schema: &Schema, many: bool) -> T
     options
 }
 
-/// Rows of a row group, which a writer holds in memory: those of about 64 MiB, but neither so few that readers lose time
-/// between groups nor more than is usual.
+/// Rows of a row group, which a writer holds in memory up to three times: those of about 16 MiB, but neither so few that
+/// readers lose time between groups nor more than is usual.
 fn row_group_rows(schema: &Schema) -> usize {
     /// What a value of no fixed width is taken to be.
     const BYTES: usize = 32;
     let bytes: usize = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(BYTES)).sum();
-    ((64 << 20) / bytes.max(1)).clamp(1 << 16, 1 << 20)
+    ((16 << 20) / bytes.max(1)).clamp(1 << 15, 1 << 20)
 }
 
 /// Where the files of a plan go, and how they are written.

@@ -39,7 +39,7 @@ use super::sweep;
 use super::time::{ordinals, to_micros};
 use crate::aggregate::{Memo, put_where_not};
 use crate::definition::{Feature, FeatureSource, FeatureView, Window};
-use crate::grouped::{Keys, Order, Pieces, concatenate};
+use crate::grouped::{Keys, Order, concatenate};
 use crate::partition::{Input, Rows, columns, evaluate_by_key};
 
 /// Plans [`AsOfNode`]s.
@@ -277,9 +277,14 @@ impl ExecutionPlan for AsOfExec {
 struct Evaluation {
     exec: Arc<AsOfExec>,
     left: Vec<ArrayRef>,
-    right: Pieces,
     asks: Order,
+    /// The left rows at the places of `asks`.
+    ask_rows: Vec<u32>,
+    /// The right columns; for windows in the order of `events`.
+    right: Vec<ArrayRef>,
     events: Order,
+    /// The right rows at the places of `events`, but for windows.
+    event_rows: Vec<u32>,
     next: usize,
     target: usize,
     /// Left rows that see a right row.
@@ -319,16 +324,25 @@ impl Evaluation {
         left_of.iter_mut().for_each(|g| *g = (*g).min(groups as u32));
         without_time(&mut left_of, &at, groups as u32);
         without_time(&mut right_of, &time, u32::MAX);
+        let (asks, ask_places) = Order::new(left_of, &at, groups + 1)?;
+        let (events, places) = Order::new(right_of, &time, groups)?;
+        drop((at, time));
+        let (schema, mut event_rows) = (exec.right.schema(), Vec::new());
         let right = match exec.windowed() {
             // Windows need no more of keys and times than `events` has.
-            Some(view) => Pieces::new(&exec.right.schema(), right, view.time_column() + 1)?,
-            None => Pieces::whole(&exec.right.schema(), right, 0)?,
+            Some(view) => places.arrange(&schema, right, view.time_column() + 1)?,
+            None => {
+                event_rows = places.rows();
+                concatenate(&schema, right)?
+            }
         };
         Ok(Self {
-            asks: Order::new(&left_of, &at, groups + 1, None)?,
-            events: Order::new(&right_of, &time, groups, right.bits())?,
-            left: concatenate(&exec.left.schema(), left, 0)?,
+            left: concatenate(&exec.left.schema(), left)?,
+            ask_rows: ask_places.rows(),
+            asks,
             right,
+            events,
+            event_rows,
             exec,
             next: 0,
             target,
@@ -351,7 +365,7 @@ impl Evaluation {
         }
         let groups = first..last + 1;
         self.next = groups.end;
-        let rows = UInt32Array::from(self.asks.rows[begin..self.asks.group(groups.end - 1).end].to_vec());
+        let rows = UInt32Array::from(self.ask_rows[begin..self.asks.group(groups.end - 1).end].to_vec());
         let mut columns = self.left.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
         columns.extend(match self.exec.windowed() {
             Some(view) => self.aggregate(view, groups)?,
@@ -372,13 +386,13 @@ impl Evaluation {
     /// Where the events of some groups are; those of the last group, which has none, are at the end.
     fn places(&self, groups: Range<usize>) -> Range<usize> {
         let start =
-            |g: usize| if g < self.events.groups() { self.events.group(g).start } else { self.events.rows.len() };
+            |g: usize| if g < self.events.groups() { self.events.group(g).start } else { self.events.times.len() };
         start(groups.start)..start(groups.end)
     }
 
     fn aggregate(&self, view: &FeatureView, groups: Range<usize>) -> Result<Vec<ArrayRef>> {
         let places = self.places(groups.clone());
-        let events = self.right.take(&self.events.rows[places.clone()])?;
+        let events: Vec<_> = self.right.iter().map(|c| c.slice(places.start, places.len())).collect();
         let inclusive = self.exec.op == MatchOp::GtEq;
         let asks = self.asks.group(groups.start).start..self.asks.group(groups.end - 1).end;
         let windows = view.windows();
@@ -411,14 +425,13 @@ impl Evaluation {
             self.expire(&mut found, first, ttl);
         }
         self.matches.add(found.iter().flatten().count());
-        let row = |place: Option<usize>| place.map(|p| self.events.rows[p]);
+        let row = |place: Option<usize>| place.map(|p| self.event_rows[p]);
         let rows: UInt32Array = found.into_iter().map(row).collect();
-        let right = self.right.one()?;
         let payload = match &self.exec.view {
-            None => (0..right.len()).collect(),
+            None => (0..self.right.len()).collect(),
             Some(view) => latest_columns(view),
         };
-        payload.into_iter().map(|c| Ok(take(&right[c], &rows, None)?)).collect()
+        payload.into_iter().map(|c| Ok(take(&self.right[c], &rows, None)?)).collect()
     }
 
     /// Among right rows of equal time takes the greatest by sequence and all columns for `>` and `>=`, the smallest for
@@ -430,10 +443,9 @@ impl Evaluation {
         }
         let mut runs: Vec<Range<usize>> = ties.iter().map(|(_, run)| run.clone()).collect();
         runs.dedup();
-        let rows: UInt32Array = runs.iter().flat_map(|run| &self.events.rows[run.clone()]).copied().collect();
-        let right = self.right.one()?;
-        let sequence = self.exec.view.as_ref().and_then(|v| v.sequence_column()).map(|c| &right[c]);
-        let compared = sequence.into_iter().chain(&right);
+        let rows: UInt32Array = runs.iter().flat_map(|run| &self.event_rows[run.clone()]).copied().collect();
+        let sequence = self.exec.view.as_ref().and_then(|v| v.sequence_column()).map(|c| &self.right[c]);
+        let compared = sequence.into_iter().chain(&self.right);
         let compared = compared.map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
         let fields = compared.iter().map(|c| SortField::new(c.data_type().clone())).collect();
         let values = RowConverter::new(fields)?.convert_columns(&compared)?;

@@ -6,8 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -33,7 +32,7 @@ use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use super::{Program, tile_schema};
 use crate::asof::to_micros;
 use crate::definition::{FeatureView, Micros};
-use crate::grouped::{Keys, Order, concatenate};
+use crate::grouped::{Keys, Order};
 use crate::partition::{Input, Rows, evaluate_by_key};
 
 /// The tiles of a view's events.
@@ -252,14 +251,16 @@ pub(super) struct Evaluation {
 
 impl Evaluation {
     pub(super) fn new(view: Arc<FeatureView>, rows: Vec<Rows>, target: usize) -> Result<Self> {
-        let rows = rows.into_iter().flatten().collect();
-        let schema = view.events.schema();
-        let events = concatenate(schema.as_arrow(), rows, 0)?;
-        let key_columns = events[..view.entity.len()].to_vec();
-        let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()), [&key_columns].into_iter())?;
-        let mut of = Vec::new();
-        keys.intern(&key_columns, events[view.time_column()].len(), &mut of)?;
-        let order = Order::new(&of, &[to_micros(&events[view.time_column()])?], keys.len(), None)?;
+        let rows: Rows = rows.into_iter().flatten().collect();
+        let key_columns: Vec<_> = rows.iter().map(|b| b.columns()[..view.entity.len()].to_vec()).collect();
+        let mut keys = Keys::new(view.entity.iter().map(|f| f.data_type()), key_columns.iter())?;
+        let mut of = Vec::with_capacity(rows.iter().map(RecordBatch::num_rows).sum());
+        key_columns.iter().zip(&rows).try_for_each(|(columns, b)| keys.intern(columns, b.num_rows(), &mut of))?;
+        let times: Vec<_> =
+            rows.iter().map(|b| to_micros(b.column(view.time_column()))).collect::<crate::Result<_>>()?;
+        let (order, places) = Order::new(of, &times, keys.len())?;
+        drop((key_columns, times));
+        let events = places.arrange(view.events.schema().as_arrow(), rows, 0)?;
         let program = Program::new(&view);
         Ok(Self { view, program, events, order, next: 0, target, ready: VecDeque::new() })
     }
@@ -271,8 +272,7 @@ impl Evaluation {
         }
         self.next = (self.next + 1).min(self.order.groups());
         let end = self.order.group(self.next - 1).end;
-        let rows = UInt32Array::from(self.order.rows[begin..end].to_vec());
-        let events = self.events.iter().map(|c| Ok(take(c, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+        let events: Vec<_> = self.events.iter().map(|c| c.slice(begin, end - begin)).collect();
         let group = |g| self.order.group(g).start - begin..self.order.group(g).end - begin;
         let groups: Vec<_> = (first..self.next).map(group).collect();
         self.ready.extend(self.program.build(&self.view, &events, &self.order.times[begin..end], &groups)?);
