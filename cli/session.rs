@@ -20,11 +20,11 @@ use featurectl_core::aggregate::{AggregateFunction, Functions};
 use featurectl_core::asof::{FeatureRelations, Serve};
 use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
-use featurectl_core::{Diagnostic, Error, FeatureService, FeatureView, OnlineStore, Result, Source};
+use featurectl_core::{Diagnostic, Error, FeatureService, FeatureView, Result, Source};
 use featurectl_executors::cluster::{self, Progress, Role, Status};
 use featurectl_executors::score::{Fetch, ModelSet, Output, predict_udf};
 use featurectl_executors::{SharedExtensionPlanner, local};
-use featurectl_feature_store::{Entry, Folder, OfflineStore, OnlinePlanner, Registry};
+use featurectl_feature_store::{Entry, Folder, OfflineStore, OnlinePlanner, Registry, Tables};
 use featurectl_trainer_bridge::HYPERPARAMETERS;
 use tokio::sync::watch;
 
@@ -335,7 +335,7 @@ impl Session {
     }
 
     /// The online store, open for writing.
-    pub(crate) async fn online(&self) -> Result<Arc<dyn OnlineStore>> {
+    pub(crate) async fn online(&self) -> Result<Arc<dyn Tables>> {
         self.project.open_online().await
     }
 }

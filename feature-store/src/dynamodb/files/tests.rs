@@ -1,18 +1,15 @@
 //! An import read again gives the tiles that were written.
 
 use std::io::Read;
+use std::path::Path;
 
 use featurectl_core::{ErrorKind, Position};
 use flate2::read::MultiGzDecoder;
+use futures::stream;
+use serde_json::Value as Json;
 
-use serde_json::Value;
-
-use super::super::item::{Item, Key, decode};
+use super::super::item::{Key, decode};
 use super::*;
-
-fn plan() -> ImportPlan {
-    ImportPlan { table: "features".into(), bucket: "bucket".into(), prefix: "imports/7".into() }
-}
 
 fn tile(entity: u8, start: i64, size: usize) -> Tile {
     let key = TileKey { partition: vec![1, entity], length: 10, start, writer: "batch".into() };
@@ -22,17 +19,18 @@ fn tile(entity: u8, start: i64, size: usize) -> Tile {
 
 /// The items of all files, read with nothing of the writer but the layout that is documented.
 fn items(folder: &Path) -> Vec<Item> {
-    let mut paths: Vec<_> =
-        std::fs::read_dir(folder.join("data")).expect("a folder").map(|f| f.expect("a file").path()).collect();
+    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("a folder").map(|f| f.expect("a file").path()).collect();
     paths.sort();
+    assert!(paths.len() > 1, "several files");
     let mut text = String::new();
     for path in paths {
-        MultiGzDecoder::new(File::open(path).expect("a file")).read_to_string(&mut text).expect("gzip");
+        let file = std::fs::File::open(path).expect("a file");
+        MultiGzDecoder::new(file).read_to_string(&mut text).expect("gzip");
     }
-    text.lines().map(|line| item(&serde_json::from_str::<Value>(line).expect("JSON")["Item"])).collect()
+    text.lines().map(|line| item(&serde_json::from_str::<Json>(line).expect("JSON")["Item"])).collect()
 }
 
-fn item(attributes: &Value) -> Item {
+fn item(attributes: &Json) -> Item {
     let bytes = |name: &str| attributes[name]["B"].as_str().map(|b| BASE64.decode(b).expect("base64"));
     let number = |name: &str| attributes[name]["N"].as_str().map(|n| n.parse::<i64>().expect("a number"));
     let item = Item {
@@ -49,37 +47,36 @@ fn item(attributes: &Value) -> Item {
     item
 }
 
-#[test]
-fn an_import_holds_each_tile_as_it_was_given_also_big_ones() {
+async fn written(folder: &Path, tiles: Vec<Result<Tile>>) -> Result<u64> {
+    let tiles = stream::iter(tiles.into_iter().map(|tile| tile.map(|tile| vec![tile])));
+    write(&Folder::from(folder), tiles, &mut |_| ()).await
+}
+
+#[tokio::test]
+async fn an_import_holds_each_tile_as_it_was_given_also_big_ones() {
     let folder = tempfile::tempdir().expect("a folder");
-    let to = folder.path().join("a/import");
     let sizes = [0, 1, 100, 900_000];
-    let tiles: Vec<Tile> = (0..40).map(|i| tile(i, i.into(), sizes[usize::from(i) % 4])).collect();
-    assert_eq!(write_import(tiles.iter().cloned().map(Ok), &to, &plan()).expect("an import"), 40);
+    let tiles: Vec<Tile> = (0..160).map(|i| tile(i, i.into(), sizes[usize::from(i) % 4])).collect();
+    let count = written(folder.path(), tiles.iter().cloned().map(Ok).collect()).await.expect("an import");
     let (mut parts, mut found) = (Vec::new(), Vec::new());
-    for item in items(&to) {
+    let items = items(folder.path());
+    assert_eq!(items.len() as u64, count);
+    for item in items {
         match item.position {
             None => parts.push(item),
             Some(_) => found.push(decode(item, &std::mem::take(&mut parts)).expect("a header").expect("all parts")),
         }
     }
-    assert!(found == tiles, "{} of 40 tiles came back", found.len());
-    let request: Value = serde_json::from_slice(&std::fs::read(to.join("import.json")).expect("it")).expect("JSON");
-    assert_eq!(request["S3BucketSource"]["S3KeyPrefix"], "imports/7/data/");
-    let again = write_import([], &to, &plan()).expect_err("it is there");
-    assert_eq!(again.kind(), ErrorKind::Conflict);
+    assert!(found == tiles, "{} of 160 tiles came back", found.len());
 }
 
-#[test]
-fn tiles_out_of_order_or_twice_or_broken_leave_no_manifest() {
+#[tokio::test]
+async fn tiles_out_of_order_or_twice_or_broken_are_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let twice = vec![Ok(tile(1, 0, 1)), Ok(tile(1, 0, 1))];
     let back = vec![Ok(tile(2, 0, 1)), Ok(tile(1, 0, 1))];
     let broken = vec![Ok(tile(1, 0, 1)), Err(Error::data("damaged"))];
-    let cases = [(twice, ErrorKind::Invalid), (back, ErrorKind::Invalid), (broken, ErrorKind::Data)];
-    for (i, (tiles, kind)) in cases.into_iter().enumerate() {
-        let to = folder.path().join(i.to_string());
-        assert_eq!(write_import(tiles, &to, &plan()).expect_err("no import").kind(), kind);
-        assert!(!to.join("import.json").exists());
+    for (tiles, kind) in [(twice, ErrorKind::Invalid), (back, ErrorKind::Invalid), (broken, ErrorKind::Data)] {
+        assert_eq!(written(folder.path(), tiles).await.expect_err("no import").kind(), kind);
     }
 }
