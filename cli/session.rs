@@ -11,7 +11,6 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaPr
 use datafusion::common::TableReference;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::ScalarUDF;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::CreateExternalTable;
 use featurectl_aws::{Access, Buckets};
@@ -30,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::project::Project;
 use crate::run::{Event, RunReport, in_catalog};
+use crate::serve::RequestPlan;
 
 /// What a user's own binary adds to the engine.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Job {
 }
 
 /// The columns of the last request of a service, and the plan for them.
-pub(crate) type ServicePlan = (SchemaRef, Arc<dyn ExecutionPlan>);
+pub(crate) type ServicePlan = (SchemaRef, Arc<RequestPlan>);
 
 /// One engine with a project's stores behind it.
 pub struct Session {

@@ -22,4 +22,4 @@ pub use folder::{Entries, Folder};
 pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Replace, Unit, Version};
 pub use pointer::{Generation, Served, Tables, clear, forget, serve, served};
 pub use registry::{Entry, Lock, Registry, json};
-pub use serving::{OnlinePlanner, OnlineReader, put_tiles};
+pub use serving::{OnlinePlanner, OnlineReadExec, OnlineReader, put_tiles};

@@ -220,8 +220,9 @@ fn properties(input: &Arc<dyn ExecutionPlan>, schema: SchemaRef) -> PlanProperti
     )
 }
 
+/// Adds the features of a view to the rows of its input.
 #[derive(Debug, Clone)]
-struct OnlineReadExec {
+pub struct OnlineReadExec {
     reader: Arc<OnlineReader>,
     view: Arc<FeatureView>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
@@ -232,7 +233,10 @@ struct OnlineReadExec {
 }
 
 impl OnlineReadExec {
-    async fn read(&self, batch: RecordBatch) -> Result<RecordBatch> {
+    /// The rows of an input with their features.
+    ///
+    /// Errors: those of [`OnlineReader::read`].
+    pub async fn read(&self, batch: RecordBatch) -> Result<RecordBatch> {
         let column = |e: &Arc<dyn PhysicalExpr>| Ok::<_, Error>(e.evaluate(&batch)?.into_array(batch.num_rows())?);
         let keys = self.keys.iter().map(column).collect::<Result<Vec<_>>>()?;
         let time = to_micros(&column(&self.time)?)?;

@@ -19,6 +19,9 @@ const FILE_BYTES: usize = 32 << 20;
 const ITEM_BYTES: usize = 256;
 /// Files that are written at once.
 const FILES_AT_ONCE: usize = 2;
+/// How far apart in a file the tiles are that follow each other in order: an import that meets all tiles of one entity
+/// at once is slowed down by the one place that they go to.
+const APART: usize = 1024;
 /// The number of the one write that an import is.
 const WRITE: u64 = 0;
 
@@ -85,7 +88,8 @@ fn write_file(files: &mut JoinSet<Result<u64>>, folder: &Folder, begun: &mut usi
 fn file(tiles: &[Tile]) -> Result<(Vec<u8>, u64)> {
     let mut file = GzEncoder::new(Vec::new(), Compression::fast());
     let (mut line, mut items) = (String::new(), 0);
-    for tile in tiles {
+    let order = (0..APART.min(tiles.len())).flat_map(|first| (first..tiles.len()).step_by(APART));
+    for tile in order.map(|i| &tiles[i]) {
         for item in encode(tile, WRITE)? {
             line.clear();
             push_line(&item, &mut line);

@@ -67,7 +67,21 @@ async fn an_import_holds_each_tile_as_it_was_given_also_big_ones() {
             Some(_) => found.push(decode(item, &std::mem::take(&mut parts)).expect("a header").expect("all parts")),
         }
     }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
     assert!(found == tiles, "{} of 160 tiles came back", found.len());
+}
+
+#[test]
+fn tiles_of_one_entity_lie_apart() {
+    let tiles: Vec<Tile> = (0..5000).map(|i| tile((i / 100) as u8, i, 1)).collect();
+    let (bytes, items) = file(&tiles).expect("a file");
+    let mut text = String::new();
+    MultiGzDecoder::new(bytes.as_slice()).read_to_string(&mut text).expect("gzip");
+    let entities: Vec<Vec<u8>> =
+        text.lines().map(|line| item(&serde_json::from_str::<Json>(line).expect("JSON")["Item"]).key.pk).collect();
+    let same = entities.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert_eq!((items, entities.len()), (5000, 5000));
+    assert!(same < 10, "{same} follow one of the same entity");
 }
 
 #[tokio::test]
