@@ -1,5 +1,6 @@
 //! Features of a service, read again and again in one session.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampNanosecondType};
 use async_trait::async_trait;
 use featurectl::{ErrorKind, Extensions, Project, Session, Source};
 use featurectl_core::tile::wanted as wanted_tiles;
-use featurectl_core::{OnlineStore, Result, Tile, TileRange};
+use featurectl_core::{Error, OnlineStore, Result, Tile, TileRange};
 use featurectl_feature_store::{EmbeddedStore, OnlineReader, Served, Tables, clear, forget, serve, served};
 use futures::future::join_all;
 use tokio::sync::Notify;
@@ -269,4 +270,117 @@ async fn a_read_that_is_overtaken_by_a_new_generation_misses_no_tile() {
     let (found, ()) = futures::join!(reader.read(&view, &keys, &at), drop);
     let error = found.expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+/// A table beside a store, which may be gone.
+#[derive(Debug, Clone)]
+struct Table {
+    store: EmbeddedStore,
+    is_gone: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl OnlineStore for Table {
+    async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
+        self.store.put(tiles).await
+    }
+
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        self.store.fill(tiles).await
+    }
+
+    async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
+        match self.is_gone.load(Ordering::SeqCst) {
+            true => Err(Error::not_found("no such table")),
+            false => self.store.read(ranges, now).await,
+        }
+    }
+
+    async fn remove(&self, prefix: &[u8]) -> Result<usize> {
+        self.store.remove(prefix).await
+    }
+}
+
+/// A store with tables beside it.
+#[derive(Debug)]
+struct WithTables {
+    store: EmbeddedStore,
+    tables: BTreeMap<&'static str, Table>,
+}
+
+#[async_trait]
+impl OnlineStore for WithTables {
+    async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
+        self.store.put(tiles).await
+    }
+
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        self.store.fill(tiles).await
+    }
+
+    async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
+        self.store.read(ranges, now).await
+    }
+
+    async fn remove(&self, prefix: &[u8]) -> Result<usize> {
+        self.store.remove(prefix).await
+    }
+}
+
+#[async_trait]
+impl Tables for WithTables {
+    fn table(&self, name: &str) -> Result<Arc<dyn OnlineStore>> {
+        Ok(Arc::new(self.tables[name].clone()))
+    }
+
+    async fn delete_table(&self, name: &str) -> Result<bool> {
+        self.tables[name].is_gone.store(true, Ordering::SeqCst);
+        Ok(true)
+    }
+
+    fn reads_one_instant(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_reader_goes_where_the_pointer_says_also_when_a_table_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = serving(folder.path()).await;
+    let view = session.feature_view("spent").expect("the view");
+    drop(session);
+    let open = |name: &str| EmbeddedStore::open(folder.path().join(name)).expect("a store");
+    let table = |name| (name, Table { store: open(name), is_gone: Arc::default() });
+    let store = open(".featurectl/online.redb");
+    let store = Arc::new(WithTables { store, tables: ["all", "half"].map(table).into() });
+    let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
+    let at = [Some(120 * MINUTE)];
+    let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
+    let ranges = wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range);
+    let tiles = store.read(&ranges.collect::<Vec<_>>(), i64::MIN).await.expect("tiles").concat();
+    store.tables["all"].fill(tiles.clone()).await.expect("tiles");
+    store.tables["half"].fill(tiles[tiles.len() / 2..].to_vec()).await.expect("tiles");
+    let (open_all_the_time, late) =
+        (OnlineReader::new(Arc::clone(&store) as _), OnlineReader::new(Arc::clone(&store) as _));
+    let total = async |reader: &OnlineReader| {
+        let found = reader.read(&view, &keys, &at).await?;
+        Ok::<_, Error>(found[0].as_primitive::<Float64Type>().iter().next().flatten())
+    };
+    let to = |table: &str, version| Served { generation, version, writer: None, table: Some(table.into()) };
+    for (version, table, wanted) in [(8, "all", 120.0), (9, "half", 60.0)] {
+        serve(store.as_ref(), "spent", to(table, version)).await.expect("the pointer moves");
+        clear(store.as_ref(), "spent").await.expect("a removal");
+        assert_eq!(total(&open_all_the_time).await.expect("features"), Some(wanted), "{table}");
+        if version == 8 {
+            assert_eq!(total(&late).await.expect("features"), Some(wanted));
+        }
+    }
+    assert!(store.tables["all"].is_gone.load(Ordering::SeqCst), "the table before is deleted");
+    assert_eq!(
+        total(&late).await.expect("features"),
+        Some(60.0),
+        "its table is gone, and the pointer says where to look"
+    );
+    store.delete_table("half").await.expect("somebody deletes it");
+    assert_eq!(total(&late).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
 }
