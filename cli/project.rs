@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use featurectl_aws::{Access, Buckets};
 use featurectl_connectors::glue::Database;
-use featurectl_core::{Error, OnlineStore, Result, closest};
+use featurectl_core::{Error, Result, closest};
 use featurectl_executors::LocalOptions;
 use featurectl_executors::cluster::{Address, Tls};
-use featurectl_feature_store::dynamodb::{Limits, Table, TableOptions};
-use featurectl_feature_store::{DynamoStore, EmbeddedStore, Folder};
+use featurectl_feature_store::dynamodb::{Import, Limits, Table, TableOptions};
+use featurectl_feature_store::{DynamoStore, EmbeddedStore, Folder, Generation, Tables};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
@@ -28,6 +28,8 @@ pub struct Project {
     pub store: Folder,
     /// Where the online store is, if it is not in the folder of the others.
     pub online: Option<Online>,
+    /// The folder of a bucket through which backfills are imported into tables of their own; `None`: they are written.
+    pub import: Option<Folder>,
     /// The database of Glue that tables are registered in.
     pub catalog: Option<Database>,
     /// A file of what DynamoDB costs, instead of the built-in prices.
@@ -97,6 +99,7 @@ struct OnlineTable {
     ttl: bool,
     point_in_time_recovery: bool,
     deletion_protection: bool,
+    import: Option<String>,
 }
 
 /// `cluster_tls` of a profile: PEM files.
@@ -120,6 +123,7 @@ impl Project {
         Self {
             store: root.join(WORK).into(),
             online: None,
+            import: None,
             catalog: None,
             prices: None,
             access: Access::default(),
@@ -160,7 +164,7 @@ impl Project {
     }
 
     /// The online store, for writing; it is made if it is not there.
-    pub(crate) async fn open_online(&self) -> Result<Arc<dyn OnlineStore>> {
+    pub(crate) async fn open_online(&self) -> Result<Arc<dyn Tables>> {
         Ok(match self.online()? {
             Online::File(path) => Arc::new(EmbeddedStore::open(path)?),
             Online::Table(name, options) => {
@@ -173,7 +177,7 @@ impl Project {
     /// The online store, for reading.
     ///
     /// Errors: [`NotFound`](featurectl_core::ErrorKind::NotFound) if there is none yet.
-    pub(crate) async fn open_online_to_read(&self) -> Result<Arc<dyn OnlineStore>> {
+    pub(crate) async fn open_online_to_read(&self) -> Result<Arc<dyn Tables>> {
         Ok(match self.online()? {
             Online::File(path) => Arc::new(EmbeddedStore::open_read_only(path)?),
             Online::Table(name, _) => {
@@ -181,6 +185,15 @@ impl Project {
                 Arc::new(Box::pin(DynamoStore::open(table, Limits::default())).await?)
             }
         })
+    }
+
+    /// The online table, and how one that is named after it is made by import of `generation`; `None` if backfills are written.
+    pub(crate) async fn import(&self, generation: Generation) -> Result<Option<(DynamoStore, Import)>> {
+        let (Some(folder), Online::Table(name, options)) = (&self.import, self.online()?) else { return Ok(None) };
+        let store = Box::pin(DynamoStore::open(self.table(&name).await, Limits::default())).await?;
+        let table = format!("{name}.{:016x}", u64::from_be_bytes(generation));
+        let folder = folder.join(&table);
+        Ok(Some((store, Import { table, folder, options })))
     }
 
     async fn table(&self, name: &str) -> Table {
@@ -229,6 +242,12 @@ impl Project {
         let access = Access { region: chosen.region, profile: chosen.aws_profile, endpoint: chosen.endpoint };
         let (buckets, waiting) = (Arc::new(Buckets::new(access.clone())), Arc::new(Buckets::new(access.clone())));
         let store = chosen.store.map(|s| Folder::parse(&s, &project.root, &buckets, &waiting)).transpose();
+        let import = chosen.table.as_ref().and_then(|t| t.import.as_deref());
+        let import = import.map(|i| Folder::parse(i, &project.root, &buckets, &waiting)).transpose();
+        let import = import.map_err(of("table.import"))?;
+        if import.as_ref().is_some_and(|folder| folder.local().is_some()) {
+            return Err(of("table.import")(Error::invalid("DynamoDB imports from S3 only: write s3://bucket/prefix")));
+        }
         let online = chosen.online.map(|o| Online::parse(&o, &project.root, chosen.table.clone())).transpose();
         let online = online.map_err(of("online"))?;
         if chosen.table.is_some() && !matches!(online, Some(Online::Table(..))) {
@@ -252,6 +271,7 @@ impl Project {
             tls,
             store,
             online,
+            import,
             catalog,
             prices: chosen.prices.map(|file| project.root.join(file)),
             access,
@@ -273,7 +293,8 @@ impl Online {
         match text.split_once("://") {
             None if !text.is_empty() => Ok(Self::File(root.join(text))),
             Some(("dynamodb", name)) if !name.is_empty() && !name.contains(['/', '@', '?']) => {
-                let OnlineTable { tags, ttl, point_in_time_recovery, deletion_protection } = table.unwrap_or_default();
+                let OnlineTable { tags, ttl, point_in_time_recovery, deletion_protection, .. } =
+                    table.unwrap_or_default();
                 let tags = tags.into_iter().collect();
                 let options = TableOptions { tags, ttl, point_in_time_recovery, deletion_protection };
                 Ok(Self::Table(name.to_string(), options))

@@ -11,7 +11,6 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaPr
 use datafusion::common::TableReference;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::ScalarUDF;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::CreateExternalTable;
 use featurectl_aws::{Access, Buckets};
@@ -20,16 +19,17 @@ use featurectl_core::aggregate::{AggregateFunction, Functions};
 use featurectl_core::asof::{FeatureRelations, Serve};
 use featurectl_core::check::{Analyzer, Checked, Known, Outside, has_errors};
 use featurectl_core::sql::{ObjectKind, Parsed, parse};
-use featurectl_core::{Diagnostic, Error, FeatureService, FeatureView, OnlineStore, Result, Source};
+use featurectl_core::{Diagnostic, Error, FeatureService, FeatureView, Result, Source};
 use featurectl_executors::cluster::{self, Progress, Role, Status};
 use featurectl_executors::score::{Fetch, ModelSet, Output, predict_udf};
 use featurectl_executors::{SharedExtensionPlanner, local};
-use featurectl_feature_store::{Entry, Folder, OfflineStore, OnlinePlanner, Registry};
+use featurectl_feature_store::{Entry, Folder, OfflineStore, OnlinePlanner, Registry, Tables};
 use featurectl_trainer_bridge::HYPERPARAMETERS;
 use tokio::sync::watch;
 
 use crate::project::Project;
 use crate::run::{Event, RunReport, in_catalog};
+use crate::serve::RequestPlan;
 
 /// What a user's own binary adds to the engine.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Job {
 }
 
 /// The columns of the last request of a service, and the plan for them.
-pub(crate) type ServicePlan = (SchemaRef, Arc<dyn ExecutionPlan>);
+pub(crate) type ServicePlan = (SchemaRef, Arc<RequestPlan>);
 
 /// One engine with a project's stores behind it.
 pub struct Session {
@@ -335,7 +335,7 @@ impl Session {
     }
 
     /// The online store, open for writing.
-    pub(crate) async fn online(&self) -> Result<Arc<dyn OnlineStore>> {
+    pub(crate) async fn online(&self) -> Result<Arc<dyn Tables>> {
         self.project.open_online().await
     }
 }

@@ -1,16 +1,20 @@
 //! Features of a service, read again and again in one session.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampNanosecondType};
+use async_trait::async_trait;
 use featurectl::{ErrorKind, Extensions, Project, Session, Source};
-use featurectl_core::OnlineStore;
 use featurectl_core::tile::wanted as wanted_tiles;
-use featurectl_feature_store::{EmbeddedStore, OnlineReader, forget, serve, served};
+use featurectl_core::{Error, OnlineStore, Result, Tile, TileRange};
+use featurectl_feature_store::{EmbeddedStore, OnlineReader, Served, Tables, clear, forget, serve, served};
 use futures::future::join_all;
+use tokio::sync::Notify;
 
 const MINUTE: i64 = 60_000_000;
 
@@ -119,6 +123,18 @@ async fn the_time_of_a_request_and_a_new_definition_are_not_those_of_an_earlier_
     assert_eq!(totals(&session, &[1], 120).await, [(1, Some(120.0))]);
 }
 
+/// Another generation, not served yet, with the later half of the tiles in these ranges.
+async fn half_of(store: &dyn OnlineStore, ranges: &[TileRange]) -> Served {
+    let tiles = store.read(ranges, i64::MIN).await.expect("tiles").concat();
+    let generation = *b"the next";
+    let moved = tiles[tiles.len() / 2..].iter().cloned().map(|mut tile| {
+        tile.key.partition[..8].copy_from_slice(&generation);
+        tile
+    });
+    store.fill(moved.collect()).await.expect("tiles are filled in");
+    Served { generation, version: 9, writer: None, table: None }
+}
+
 #[tokio::test]
 async fn a_reader_follows_what_is_served() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -126,7 +142,7 @@ async fn a_reader_follows_what_is_served() {
     let view = session.feature_view("spent").expect("the view");
     drop(session);
     let store = EmbeddedStore::open(folder.path().join(".featurectl/online.redb")).expect("the store");
-    let store: Arc<dyn OnlineStore> = Arc::new(store);
+    let store: Arc<dyn Tables> = Arc::new(store);
     let reader = OnlineReader::new(Arc::clone(&store));
     let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
     let at = [Some(120 * MINUTE)];
@@ -139,20 +155,232 @@ async fn a_reader_follows_what_is_served() {
     let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
     let ranges: Vec<_> =
         wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range).collect();
-    let tiles = store.read(&ranges, i64::MIN).await.expect("tiles").concat();
-    let next = *b"the next";
-    let moved = tiles[tiles.len() / 2..].iter().cloned().map(|mut tile| {
-        tile.key.partition[..8].copy_from_slice(&next);
-        tile
-    });
-    store.fill(moved.collect()).await.expect("tiles are filled in");
+    let next = half_of(store.as_ref(), &ranges).await;
     assert_eq!(total().await, Some(120.0), "what is not served is not read");
-    serve(store.as_ref(), "spent", next, 9, None).await.expect("the pointer moves");
+    serve(store.as_ref(), "spent", next.clone()).await.expect("the pointer moves");
     assert_eq!(total().await, Some(60.0), "the half of the tiles that is served now");
+    assert_eq!(clear(store.as_ref(), "spent").await.expect("a removal"), Vec::<String>::new());
     assert_eq!(store.read(&ranges, i64::MIN).await.expect("tiles").concat(), [], "what was served is removed");
-    serve(store.as_ref(), "spent", next, 10, Some("nobody")).await.expect("the pointer moves");
+    let next = Served { version: 10, writer: Some("nobody".into()), ..next };
+    serve(store.as_ref(), "spent", next).await.expect("the pointer moves");
     assert_eq!(total().await, None, "the tiles of the only writer count");
     forget(store.as_ref(), "spent").await.expect("it is taken out");
     let error = reader.read(&view, &keys, &at).await.expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+/// A store whose reads are of more than one instant: one that is stopped has its first range, and gets the others when
+/// it goes on.
+#[derive(Debug)]
+struct Apart {
+    store: EmbeddedStore,
+    is_stopped: AtomicBool,
+    stopped: Notify,
+    goes_on: Notify,
+}
+
+#[async_trait]
+impl OnlineStore for Apart {
+    async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
+        self.store.put(tiles).await
+    }
+
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        self.store.fill(tiles).await
+    }
+
+    async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
+        let mut found = self.store.read(&ranges[..1], now).await?;
+        if ranges.len() > 1 && self.is_stopped.swap(false, Ordering::SeqCst) {
+            self.stopped.notify_one();
+            self.goes_on.notified().await;
+        }
+        found.extend(self.store.read(&ranges[1..], now).await?);
+        Ok(found)
+    }
+
+    async fn remove(&self, prefix: &[u8]) -> Result<usize> {
+        self.store.remove(prefix).await
+    }
+}
+
+#[async_trait]
+impl Tables for Apart {
+    fn table(&self, name: &str) -> Result<Arc<dyn OnlineStore>> {
+        self.store.table(name)
+    }
+
+    async fn delete_table(&self, name: &str) -> Result<bool> {
+        self.store.delete_table(name).await
+    }
+
+    fn reads_one_instant(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_is_overtaken_by_a_new_generation_misses_no_tile() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = serving(folder.path()).await;
+    let view = session.feature_view("spent").expect("the view");
+    drop(session);
+    let store = EmbeddedStore::open(folder.path().join(".featurectl/online.redb")).expect("the store");
+    let (is_stopped, stopped, goes_on) = (AtomicBool::new(false), Notify::new(), Notify::new());
+    let store = Arc::new(Apart { store, is_stopped, stopped, goes_on });
+    let reader = OnlineReader::new(Arc::clone(&store) as _);
+    let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
+    let at = [Some(120 * MINUTE)];
+    let total = async || {
+        let found = reader.read(&view, &keys, &at).await.expect("features");
+        found[0].as_primitive::<Float64Type>().iter().next().flatten()
+    };
+    assert_eq!(total().await, Some(120.0));
+    let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
+    let ranges = wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range);
+    let next = half_of(store.as_ref(), &ranges.collect::<Vec<_>>()).await;
+
+    // The pointer is read, then moved; the read goes on at once, and then after all was removed that it looks for.
+    for (version, is_removed, wanted) in [(9, false, 120.0), (10, true, 60.0)] {
+        let next = Served { version, ..next.clone() };
+        if is_removed {
+            // Back to the first generation, which nobody removed.
+            let first = Served { generation, version: 8, writer: None, table: None };
+            serve(store.as_ref(), "spent", first).await.expect("the pointer moves");
+            assert_eq!(total().await, Some(120.0));
+        }
+        store.is_stopped.store(true, Ordering::SeqCst);
+        let overtake = async {
+            store.stopped.notified().await;
+            serve(store.as_ref(), "spent", next).await.expect("the pointer moves");
+            if is_removed {
+                clear(store.as_ref(), "spent").await.expect("a removal");
+            }
+            store.goes_on.notify_one();
+        };
+        let (found, ()) = futures::join!(total(), overtake);
+        assert_eq!(found, Some(wanted), "removed: {is_removed}");
+    }
+    store.is_stopped.store(true, Ordering::SeqCst);
+    let drop = async {
+        store.stopped.notified().await;
+        forget(store.as_ref(), "spent").await.expect("it is taken out");
+        store.goes_on.notify_one();
+    };
+    let (found, ()) = futures::join!(reader.read(&view, &keys, &at), drop);
+    let error = found.expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+/// A table beside a store, which may be gone.
+#[derive(Debug, Clone)]
+struct Table {
+    store: EmbeddedStore,
+    is_gone: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl OnlineStore for Table {
+    async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
+        self.store.put(tiles).await
+    }
+
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        self.store.fill(tiles).await
+    }
+
+    async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
+        match self.is_gone.load(Ordering::SeqCst) {
+            true => Err(Error::not_found("no such table")),
+            false => self.store.read(ranges, now).await,
+        }
+    }
+
+    async fn remove(&self, prefix: &[u8]) -> Result<usize> {
+        self.store.remove(prefix).await
+    }
+}
+
+/// A store with tables beside it.
+#[derive(Debug)]
+struct WithTables {
+    store: EmbeddedStore,
+    tables: BTreeMap<&'static str, Table>,
+}
+
+#[async_trait]
+impl OnlineStore for WithTables {
+    async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
+        self.store.put(tiles).await
+    }
+
+    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
+        self.store.fill(tiles).await
+    }
+
+    async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
+        self.store.read(ranges, now).await
+    }
+
+    async fn remove(&self, prefix: &[u8]) -> Result<usize> {
+        self.store.remove(prefix).await
+    }
+}
+
+#[async_trait]
+impl Tables for WithTables {
+    fn table(&self, name: &str) -> Result<Arc<dyn OnlineStore>> {
+        Ok(Arc::new(self.tables[name].clone()))
+    }
+
+    async fn delete_table(&self, name: &str) -> Result<bool> {
+        self.tables[name].is_gone.store(true, Ordering::SeqCst);
+        Ok(true)
+    }
+
+    fn reads_one_instant(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_reader_goes_where_the_pointer_says_also_when_a_table_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = serving(folder.path()).await;
+    let view = session.feature_view("spent").expect("the view");
+    drop(session);
+    let open = |name: &str| EmbeddedStore::open(folder.path().join(name)).expect("a store");
+    let table = |name| (name, Table { store: open(name), is_gone: Arc::default() });
+    let store = open(".featurectl/online.redb");
+    let store = Arc::new(WithTables { store, tables: ["all", "half"].map(table).into() });
+    let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
+    let at = [Some(120 * MINUTE)];
+    let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
+    let ranges = wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range);
+    let tiles = store.read(&ranges.collect::<Vec<_>>(), i64::MIN).await.expect("tiles").concat();
+    store.tables["all"].fill(tiles.clone()).await.expect("tiles");
+    store.tables["half"].fill(tiles[tiles.len() / 2..].to_vec()).await.expect("tiles");
+    let (open_all_the_time, late) =
+        (OnlineReader::new(Arc::clone(&store) as _), OnlineReader::new(Arc::clone(&store) as _));
+    let total = async |reader: &OnlineReader| {
+        let found = reader.read(&view, &keys, &at).await?;
+        Ok::<_, Error>(found[0].as_primitive::<Float64Type>().iter().next().flatten())
+    };
+    let to = |table: &str, version| Served { generation, version, writer: None, table: Some(table.into()) };
+    for (version, table, wanted) in [(8, "all", 120.0), (9, "half", 60.0)] {
+        serve(store.as_ref(), "spent", to(table, version)).await.expect("the pointer moves");
+        clear(store.as_ref(), "spent").await.expect("a removal");
+        assert_eq!(total(&open_all_the_time).await.expect("features"), Some(wanted), "{table}");
+        if version == 8 {
+            assert_eq!(total(&late).await.expect("features"), Some(wanted));
+        }
+    }
+    assert!(store.tables["all"].is_gone.load(Ordering::SeqCst), "the table before is deleted");
+    assert_eq!(
+        total(&late).await.expect("features"),
+        Some(60.0),
+        "its table is gone, and the pointer says where to look"
+    );
+    store.delete_table("half").await.expect("somebody deletes it");
+    assert_eq!(total(&late).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
 }

@@ -9,23 +9,19 @@
 //! ```
 //! Each unit is committed by itself, so that a killed backfill goes on where it was; a new file is a new unit, whose
 //! partials are merged with the others; of a changed file only its unit is made again. That holds where an event is made
-//! from one row of a file; of any other query all is made again.
+//! from one row of a file; of any other query all is made again. The right half is in `online.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::logical_expr::{Expr, col, lit};
+use datafusion::logical_expr::{col, lit};
 use featurectl_connectors::{SourceFile, files_version, only_files, source_files};
 use featurectl_core::tile::{TileNode, WRITER_COLUMN, tile_schema};
-use featurectl_core::{FeatureView, Lineage, Micros, OnlineStore, Result, lineage, over_table, row_wise};
-use featurectl_feature_store::{Generation, Manifest, Replace, Unit, Version, put_tiles, serve, served};
-use futures::StreamExt;
-use sha2::{Digest, Sha256};
+use featurectl_core::{FeatureView, Lineage, Micros, Result, lineage, over_table, row_wise};
+use featurectl_feature_store::{Manifest, Replace, Unit, Version};
 
 use super::{Run, columns, hash, thousands, view_hash, with_column, with_date};
 
-/// Tiles written to the online store in one transaction.
-const PUT_ROWS: usize = 32_768;
 /// The most units of work that new files are dealt to: a commit costs some time, a killed one its work.
 const UNITS_MAX: usize = 32;
 
@@ -59,10 +55,10 @@ impl Run<'_> {
             Some(version) if version.manifest.input_hash == manifest.input_hash => version,
             latest => self.backfill(view, until, &found, manifest, latest).await?,
         };
-        let served = if view.online { self.fill_online(view, &version).await? } else { false };
+        let (served, note) = if view.online { self.fill_online(view, &version).await? } else { (false, String::new()) };
         let registered = session.register_version(&view.name, &version).await?;
         let (tiles, features) = (thousands(version.rows), view.features.len());
-        let detail = format!("{tiles} tiles, {features} features{}{}", online_note(view), registered.note());
+        let detail = format!("{tiles} tiles, {features} features{}{}{note}", online_note(view), registered.note());
         let figures =
             serde_json::json!({ "tiles": version.rows, "features": view.features.len(), "online": view.online });
         let unchanged = !version.written && !served && !registered.changed;
@@ -112,53 +108,6 @@ impl Run<'_> {
         }
         latest.ok_or_else(|| featurectl_core::Error::internal("a backfill without a unit of work"))
     }
-
-    /// Copies the offline tiles that are not served yet to the online store; says whether there were any.
-    async fn fill_online(&self, view: &FeatureView, version: &Version) -> Result<bool> {
-        let store = self.session.online().await?;
-        let store = store.as_ref();
-        let generation = generation(&version.manifest.base);
-        let before = served(store, &view.name).await?.filter(|s| s.generation == generation);
-        if before.as_ref().is_some_and(|s| s.version == version.number) {
-            return Ok(false);
-        }
-        let new = version.manifest.units.iter().filter(|u| before.as_ref().is_none_or(|s| u.version > s.version));
-        let new: Vec<Expr> = new.map(|u| lit(u.id.as_str())).collect();
-        let provider = self.session.offline.read(&view.name).await?;
-        let rows = self.session.here.read_table(provider)?.filter(col(WRITER_COLUMN).in_list(new, false))?;
-        let mut stream = rows.execute_stream().await?;
-        let (mut held, mut count) = (Vec::new(), 0);
-        while let Some(batch) = stream.next().await {
-            let batch = batch?;
-            count += batch.num_rows();
-            held.push(batch);
-            if count >= PUT_ROWS {
-                put(store, view, generation, &mut held).await?;
-                count = 0;
-            }
-        }
-        put(store, view, generation, &mut held).await?;
-        let only = match version.manifest.units.as_slice() {
-            [unit] => Some(unit.id.as_str()),
-            _ => None,
-        };
-        serve(store, &view.name, generation, version.number, only).await?;
-        Ok(true)
-    }
-}
-
-async fn put(
-    store: &dyn OnlineStore,
-    view: &FeatureView,
-    generation: Generation,
-    held: &mut Vec<arrow::array::RecordBatch>,
-) -> Result<()> {
-    if let Some(first) = held.first() {
-        let batch = arrow::compute::concat_batches(&first.schema(), held.iter())?;
-        put_tiles(store, view, generation, &batch).await?;
-        held.clear();
-    }
-    Ok(())
 }
 
 /// What there is to do for the table to be made of `files`, when it is made of `known`.
@@ -209,12 +158,6 @@ fn after(wanted: &Manifest, before: Option<&Version>, step: &Step, last: bool) -
         units.push(unit);
     }
     Manifest { base: base.unwrap_or_else(|| input_hash.clone()), input_hash, units, ..wanted.clone() }
-}
-
-/// The generation of the online store is the beginning of a hash.
-fn generation(base: &str) -> Generation {
-    let digest = Sha256::digest(base);
-    std::array::from_fn(|i| digest[i])
 }
 
 fn online_note(view: &FeatureView) -> &'static str {

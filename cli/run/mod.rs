@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Checked ─┬─ definitions ────▶ registry
-//!           ├─ MATERIALIZE ────▶ materialize.rs   tiles → offline → online
+//!           ├─ MATERIALIZE ────▶ materialize.rs   tiles → offline, online.rs → online
 //!           ├─ TRAINING SET ───▶ here             rows → offline
 //!           ├─ MODEL ──────────▶ train.rs         split → launch → measure → store
 //!           └─ COPY, SELECT ───▶ copy.rs, here
@@ -14,6 +14,7 @@
 mod catalog;
 mod copy;
 mod materialize;
+mod online;
 mod train;
 
 pub(crate) use catalog::in_catalog;
@@ -251,9 +252,10 @@ impl Run<'_> {
         let started = self.begin("Dropped", name);
         let session = self.session;
         let known = session.registry.get(kind, name)?.is_some();
+        let mut kept = vec![];
         match kind {
             ObjectKind::FeatureView => {
-                self.forget(name).await?;
+                kept = self.forget(name).await?;
                 session.unregister(name).await?;
                 session.offline.remove(name)?;
                 session.forget_catalog_tables(name)?;
@@ -270,19 +272,20 @@ impl Run<'_> {
         session.registry.remove(kind, name)?;
         let detail =
             if known || !if_exists { kind.noun().to_string() } else { format!("{}: there was none", kind.noun()) };
+        let detail = format!("{detail}{}", online::note(&kept));
         self.done("Dropped", name, detail, !known, started, serde_json::Value::Null);
         Ok(())
     }
 
-    /// Takes a view out of the online store, if there is one.
-    async fn forget(&self, view: &str) -> Result<()> {
+    /// Takes a view out of the online store, if there is one. Returns the tables that are left for the user to delete.
+    async fn forget(&self, view: &str) -> Result<Vec<String>> {
         let project = &self.session.project;
         if project.online().is_err() {
-            return Ok(());
+            return Ok(vec![]);
         }
         match project.open_online_to_read().await.map(drop) {
-            Ok(()) => forget(self.session.online().await?.as_ref(), view).await.map(|_| ()),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(()) => forget(self.session.online().await?.as_ref(), view).await,
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(vec![]),
             Err(e) => Err(e),
         }
     }

@@ -7,8 +7,7 @@
 //!             │          that have a name in batches          │
 //!             └─ remove ▶ Scan of keys, batches of deletes    ┘
 //!
-//!  tiles sorted by key ──▶ Item (key, attributes) ──▶ DynamoDB JSON, gzip ──▶ import-00000.json.gz …
-//!                                                                             import.json (for ImportTable)
+//!  tiles sorted by key ──▶ Item (key, attributes) ──▶ DynamoDB JSON, gzip ──▶ ImportTable ──▶ a table of its own
 //! ```
 //! `item` knows the layout and no network; `client` asks the service and decides nothing.
 
@@ -16,6 +15,7 @@ mod batch;
 mod client;
 mod cost;
 mod failure;
+mod files;
 mod gate;
 mod import;
 mod item;
@@ -29,7 +29,7 @@ mod table;
 pub use client::Table;
 pub use cost::{Sample, Usage, usage};
 pub use featurectl_aws::Access;
-pub use import::{ImportPlan, write_import};
+pub use import::{Import, Progress};
 pub use retry::Limits;
 pub use store::DynamoStore;
 pub use table::TableOptions;

@@ -17,6 +17,7 @@ use featurectl_core::{Error, ErrorKind, OnlineStore, Position, Result, Tile, Til
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 use crate::keys::{escaped, number, sortable};
+use crate::pointer::Tables;
 
 const TILES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tiles");
 /// First byte of every value.
@@ -221,6 +222,22 @@ impl OnlineStore for EmbeddedStore {
     async fn remove(&self, prefix: &[u8]) -> Result<usize> {
         let prefix = prefix.to_vec();
         blocking(Arc::clone(&self.file), move |file| file.remove(&prefix)).await
+    }
+}
+
+#[async_trait]
+impl Tables for EmbeddedStore {
+    fn table(&self, name: &str) -> Result<Arc<dyn OnlineStore>> {
+        let path = self.file.path().display();
+        Err(Error::invalid(format!("{path} is one file and has no table `{name}`: it was written for another store")))
+    }
+
+    async fn delete_table(&self, name: &str) -> Result<bool> {
+        self.table(name).map(|_| true)
+    }
+
+    fn reads_one_instant(&self) -> bool {
+        true
     }
 }
 

@@ -12,6 +12,7 @@ mod folder;
 mod keys;
 mod lease;
 mod offline;
+mod pointer;
 mod registry;
 mod serving;
 
@@ -19,5 +20,6 @@ pub use dynamodb::DynamoStore;
 pub use embedded::EmbeddedStore;
 pub use folder::{Entries, Folder};
 pub use offline::{DATE_COLUMN, Manifest, OfflineStore, Replace, Unit, Version};
+pub use pointer::{Generation, Served, Tables, clear, forget, serve, served};
 pub use registry::{Entry, Lock, Registry, json};
-pub use serving::{Generation, OnlinePlanner, OnlineReader, Served, forget, put_tiles, serve, served};
+pub use serving::{OnlinePlanner, OnlineReadExec, OnlineReader, put_tiles};

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -31,95 +32,17 @@ use datafusion::physical_plan::{
 };
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use featurectl_core::asof::{OnlineNode, to_micros};
-use featurectl_core::tile::{finish, tiles_of, wanted};
-use featurectl_core::{Error, ErrorKind, FeatureView, Micros, OnlineStore, Position, Result, Tile, TileKey, TileRange};
-use futures::StreamExt;
+use featurectl_core::tile::{Wanted, finish, tiles_of, wanted};
+use featurectl_core::{Error, ErrorKind, FeatureView, Micros, OnlineStore, Position, Result, Tile, TileRange};
+use futures::{StreamExt, join};
 
-/// Version of a view's tiles in the online store; the first bytes of every partition.
-pub type Generation = [u8; 8];
+use crate::pointer::{Generation, PATIENCE, Served, Tables, parse, pointer_range};
 
-/// Who writes the pointer.
-const WRITER: &str = "batch";
-/// The one tile that says which generation of a view is served.
-const POINTER: &[u8] = b"pointer\0";
 /// How often a view is read again because its pointer was moved in the meantime.
 const READS_MAX: usize = 10;
 
-/// What is served of a view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
-    /// Whose tiles are read.
-    pub generation: Generation,
-    /// The version of the offline table that is in the store whole; later ones may be there in part.
-    pub version: i64,
-    /// The only writer of its tiles, if there is only one.
-    pub writer: Option<String>,
-    position: Position,
-}
-
-/// What is served of `view`.
-pub async fn served(store: &dyn OnlineStore, view: &str) -> Result<Option<Served>> {
-    let found = store.read(&[pointer_range(view)], Micros::MIN).await?;
-    found.into_iter().flatten().next().map(|tile| parse(view, &tile)).transpose()
-}
-
-/// What a pointer says: 8 bytes of the generation, 8 of the version, and the name of the only writer.
-fn parse(view: &str, tile: &Tile) -> Result<Served> {
-    let damaged = || Error::data(format!("the online store's pointer of `{view}` is damaged"));
-    let (generation, rest) = tile.partial.split_first_chunk().ok_or_else(damaged)?;
-    // A pointer of before there were versions has none.
-    let (version, writer) = match rest {
-        [] => (-1, &[][..]),
-        _ => rest.split_first_chunk().map(|(v, w)| (i64::from_le_bytes(*v), w)).ok_or_else(damaged)?,
-    };
-    let writer = String::from_utf8(writer.to_vec()).map_err(|_| damaged())?;
-    let writer = Some(writer).filter(|w| !w.is_empty());
-    Ok(Served { generation: *generation, version, writer, position: tile.position })
-}
-
-/// Serves `generation` of `view` from now on, which has all of `version` of the offline table, and removes the tiles of
-/// the generation before. `writer`: the only one of its tiles, if there is only one.
-pub async fn serve(
-    store: &dyn OnlineStore,
-    view: &str,
-    generation: Generation,
-    version: i64,
-    writer: Option<&str>,
-) -> Result<()> {
-    let before = served(store, view).await?;
-    if before.as_ref().is_some_and(|s| (s.generation, s.version) == (generation, version)) {
-        return Ok(());
-    }
-    let next = before.as_ref().map_or(1, |s| s.position.low() + 1);
-    let key = TileKey { partition: pointer(view), length: 0, start: 0, writer: WRITER.into() };
-    let partial = [&generation[..], &version.to_le_bytes(), writer.unwrap_or_default().as_bytes()].concat();
-    store.put(vec![Tile { key, position: next.into(), last_event: 0, expires_at: None, partial }]).await?;
-    match before.filter(|s| s.generation != generation) {
-        Some(old) => store.remove(&old.generation).await.map(|_| ()),
-        None => Ok(()),
-    }
-}
-
-/// Takes a view out of the online store.
-pub async fn forget(store: &dyn OnlineStore, view: &str) -> Result<usize> {
-    let served = served(store, view).await?;
-    let mut removed = store.remove(&pointer(view)).await?;
-    if let Some(served) = served {
-        removed += store.remove(&served.generation).await?;
-    }
-    Ok(removed)
-}
-
-fn pointer(view: &str) -> Vec<u8> {
-    [POINTER, view.as_bytes(), &[0]].concat()
-}
-
-fn pointer_range(view: &str) -> TileRange {
-    TileRange { partition: pointer(view), length: 0, start: 0, end: 1, writer: Some(WRITER.into()) }
-}
-
 /// Writes offline tiles (rows of [`tile_schema`](featurectl_core::tile::tile_schema) with their unit of work, in any
-/// column order) under `generation`, which is served only after [`serve`]. Each unit is a writer of its own, whose tiles
+/// column order) under `generation`, which is served only after [`serve`](crate::serve). Each unit is a writer of its own, whose tiles
 /// are merged with those of the others when they are read, and has the same tiles whenever it is written. Returns how many.
 pub async fn put_tiles(
     store: &dyn OnlineStore,
@@ -136,14 +59,22 @@ pub async fn put_tiles(
 /// Reads features from one store.
 #[derive(Debug)]
 pub struct OnlineReader {
-    store: Arc<dyn OnlineStore>,
+    store: Arc<dyn Tables>,
     /// What was served of each view when it was last read.
-    known: Mutex<HashMap<String, Served>>,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+/// What is served of a view, and where its tiles are.
+#[derive(Debug, Clone)]
+struct Known {
+    served: Served,
+    /// `None`: where the pointer is.
+    tiles: Option<Arc<dyn OnlineStore>>,
 }
 
 impl OnlineReader {
     /// A reader that knows nothing yet.
-    pub fn new(store: Arc<dyn OnlineStore>) -> Self {
+    pub fn new(store: Arc<dyn Tables>) -> Self {
         Self { store, known: Mutex::default() }
     }
 
@@ -156,27 +87,84 @@ impl OnlineReader {
         let known = self.with(|known| known.get(&view.name).cloned());
         let mut guess = match known {
             Some(known) => known,
-            None => served(self.store.as_ref(), &view.name).await?.ok_or_else(|| absent(view))?,
+            None => self.look(view).await?.0,
         };
         for _ in 0..READS_MAX {
-            let wanted = wanted(view, &guess.generation, guess.writer.as_deref(), keys, at)?;
-            let ranges = std::iter::once(pointer_range(&view.name)).chain(wanted.iter().map(|w| w.range.clone()));
-            let mut found = self.store.read(&ranges.collect::<Vec<_>>(), now).await?;
-            let pointer = found.remove(0).into_iter().next().ok_or_else(|| absent(view))?;
-            let served = parse(&view.name, &pointer)?;
-            if served == guess {
-                self.with(|known| known.insert(view.name.clone(), served));
-                return finish(view, at, &wanted, found);
+            let Served { generation, writer, .. } = &guess.served;
+            let wanted = wanted(view, generation, writer.as_deref(), keys, at)?;
+            let began = Instant::now();
+            match self.tiles(view, &guess, &wanted, now).await {
+                Ok(((served, position), found)) => {
+                    let is_guess = served == guess.served;
+                    if is_guess && began.elapsed() < PATIENCE {
+                        return finish(view, at, &wanted, found);
+                    }
+                    // The tiles may have been removed while they were read.
+                    let (known, last) = self.look(view).await?;
+                    if is_guess && last == position {
+                        return finish(view, at, &wanted, found);
+                    }
+                    guess = known;
+                }
+                // What its tiles lay in may be gone.
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    let (known, _) = self.look(view).await?;
+                    if known.served == guess.served {
+                        return Err(e);
+                    }
+                    guess = known;
+                }
+                Err(e) => return Err(e),
             }
-            guess = served;
         }
         let text = format!("`{}` was materialized {READS_MAX} times while it was read: read again", view.name);
         Err(Error::new(ErrorKind::Unavailable, text))
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<String, Served>) -> T) -> T {
+    /// What the pointer says, and the tiles of what it was thought to say.
+    async fn tiles(
+        &self,
+        view: &FeatureView,
+        guess: &Known,
+        wanted: &[Wanted],
+        now: Micros,
+    ) -> Result<((Served, Position), Vec<Vec<Tile>>)> {
+        let pointer = [pointer_range(&view.name)];
+        let ranges = wanted.iter().map(|w| w.range.clone());
+        let (pointer, found) = match &guess.tiles {
+            None => {
+                let ranges: Vec<TileRange> = pointer.into_iter().chain(ranges).collect();
+                let mut found = self.store.read(&ranges, now).await?;
+                (found.remove(0), found)
+            }
+            Some(tiles) => {
+                let ranges: Vec<TileRange> = ranges.collect();
+                let (pointer, found) = join!(self.store.read(&pointer, now), tiles.read(&ranges, now));
+                (pointer?.remove(0), found?)
+            }
+        };
+        Ok((said(view, &pointer)?, found))
+    }
+
+    /// What is served now.
+    async fn look(&self, view: &FeatureView) -> Result<(Known, Position)> {
+        let pointer = self.store.read(&[pointer_range(&view.name)], Micros::MIN).await?.remove(0);
+        let (served, position) = said(view, &pointer)?;
+        let tiles = served.table.as_deref().map(|name| self.store.table(name)).transpose()?;
+        let known = Known { served, tiles };
+        self.with(|all| all.insert(view.name.clone(), known.clone()));
+        Ok((known, position))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<String, Known>) -> T) -> T {
         f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What the pointer of a view says, and its position.
+fn said(view: &FeatureView, pointer: &[Tile]) -> Result<(Served, Position)> {
+    let said = pointer.first().map(|tile| parse(&view.name, tile)).transpose()?;
+    said.flatten().ok_or_else(|| absent(view))
 }
 
 fn absent(view: &FeatureView) -> Error {
@@ -190,7 +178,7 @@ pub struct OnlinePlanner(Arc<OnlineReader>);
 
 impl OnlinePlanner {
     /// Plans reads from `store`.
-    pub fn new(store: Arc<dyn OnlineStore>) -> Self {
+    pub fn new(store: Arc<dyn Tables>) -> Self {
         Self(Arc::new(OnlineReader::new(store)))
     }
 }
@@ -232,8 +220,9 @@ fn properties(input: &Arc<dyn ExecutionPlan>, schema: SchemaRef) -> PlanProperti
     )
 }
 
+/// Adds the features of a view to the rows of its input.
 #[derive(Debug, Clone)]
-struct OnlineReadExec {
+pub struct OnlineReadExec {
     reader: Arc<OnlineReader>,
     view: Arc<FeatureView>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
@@ -244,7 +233,10 @@ struct OnlineReadExec {
 }
 
 impl OnlineReadExec {
-    async fn read(&self, batch: RecordBatch) -> Result<RecordBatch> {
+    /// The rows of an input with their features.
+    ///
+    /// Errors: those of [`OnlineReader::read`].
+    pub async fn read(&self, batch: RecordBatch) -> Result<RecordBatch> {
         let column = |e: &Arc<dyn PhysicalExpr>| Ok::<_, Error>(e.evaluate(&batch)?.into_array(batch.num_rows())?);
         let keys = self.keys.iter().map(column).collect::<Result<Vec<_>>>()?;
         let time = to_micros(&column(&self.time)?)?;

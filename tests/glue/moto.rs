@@ -1,4 +1,4 @@
-//! A moto of a test's own on the loopback address: Glue, among others.
+//! A moto of a test's own on the loopback address: Glue, DynamoDB and S3, among others.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
@@ -26,6 +26,10 @@ impl Moto {
 
     pub fn endpoint(&self) -> String {
         self.0.endpoint()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.port
     }
 
     /// The answer to a call of Glue.
@@ -63,13 +67,15 @@ pub struct Call<'a> {
     pub body: Value,
     /// How many of its operation came before.
     pub nth: usize,
+    target: &'a str,
     port: u16,
 }
 
 impl Call<'_> {
     /// What moto answers to it, or to one with another body.
     pub fn forward(&self, body: &Value) -> (u16, Value) {
-        call(self.port, self.operation, body).expect("moto answers")
+        let service = if self.target.starts_with("AWSGlue") { "glue" } else { "dynamodb" };
+        call_service(self.port, service, self.target, body).expect("moto answers")
     }
 
     /// An error of the service.
@@ -83,7 +89,7 @@ type Answer = Arc<dyn Fn(&Call<'_>) -> (u16, Value) + Send + Sync>;
 /// A proxy before moto, until the process ends.
 pub struct Proxy {
     pub endpoint: String,
-    seen: Arc<Mutex<Vec<(String, Value)>>>,
+    pub seen: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
 impl Proxy {
@@ -112,14 +118,15 @@ fn serve(mut client: TcpStream, port: u16, seen: &Mutex<Vec<(String, Value)>>, a
     loop {
         let (head, body) = receive(&mut client)?;
         let target = head.lines().find(|l| l.to_lowercase().starts_with("x-amz-target:"));
-        let operation = target.and_then(|l| l.rsplit('.').next()).unwrap_or_default().trim();
+        let target = target.and_then(|l| l.split(':').next_back()).unwrap_or_default().trim();
+        let operation = target.rsplit('.').next().unwrap_or_default();
         let body: Value = serde_json::from_slice(&body)?;
         let nth = {
             let mut seen = seen.lock().expect("no panic");
             seen.push((operation.to_string(), body.clone()));
             seen.iter().filter(|(o, _)| o == operation).count() - 1
         };
-        let (status, body) = answer(&Call { operation, body, nth, port });
+        let (status, body) = answer(&Call { operation, body, nth, target, port });
         let body = body.to_string();
         let head = format!(
             "HTTP/1.1 {status} \r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n",

@@ -1,6 +1,6 @@
-//! Aggregates of another producer, some damaged: every record in them is read, or is in the dead letters.
+//! Aggregates of other producers, some damaged: every record in them is read, or is in the dead letters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -8,50 +8,54 @@ use featurectl_connectors::DeadLetters;
 use featurectl_connectors::kinesis::{Bound, Positions, Range, Reader, ShardPoint, digits, sequence};
 use serde_json::Value;
 
+use super::blobs::{Blob, Fate, blobs};
 use super::emulator::{Stream, everything, limits, rest};
 
 fn bytes(value: &Value) -> Vec<u8> {
     BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap()
 }
 
-struct Blob {
-    data: Vec<u8>,
-    damaged: bool,
-    /// Partition key, explicit hash key and data of each record in it.
-    parts: Vec<(String, Option<String>, Vec<u8>)>,
+/// Aggregates that the producer library of Python made.
+fn golden() -> Vec<Blob> {
+    let text = |v: &Value| v.as_str().map(str::to_string);
+    let part = |p: &Value| (text(&p["key"]).unwrap(), text(&p["hash_key"]), bytes(&p["data"]));
+    let blob = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let parts = line["parts"].as_array().unwrap().iter().map(part).collect();
+        Blob { data: bytes(&line["aggregate"]), fate: Fate::Opened, parts }
+    };
+    include_str!("../golden/kpl.jsonl").lines().map(blob).collect()
 }
 
 /// Number within the aggregate, partition key, explicit hash key and data.
 type Numbered = (Option<u64>, String, Option<String>, Vec<u8>);
 
-/// 240 aggregates; each third is damaged in another way.
-fn blobs() -> Vec<Blob> {
-    let golden: Vec<Value> =
-        include_str!("../golden/kpl.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let part = |p: &Value| {
-        let text = |v: &Value| v.as_str().map(str::to_string);
-        (text(&p["key"]).unwrap(), text(&p["hash_key"]), bytes(&p["data"]))
-    };
-    let blob = |i: usize| {
-        let mut data = bytes(&golden[i % golden.len()]["aggregate"]);
-        let damaged = i.is_multiple_of(3);
-        if damaged {
-            // Not in the magic: without it, it would be a plain record.
-            let at = 4 + i * 31 % (data.len() - 4);
-            if i.is_multiple_of(2) { data.truncate(at) } else { data[at] ^= 0x10 }
+/// What must be read of an aggregate that was put with this key.
+fn readable(blob: &Blob, outer: &str) -> Vec<Numbered> {
+    match blob.fate {
+        Fate::Plain => vec![(None, outer.to_string(), None, blob.data.clone())],
+        Fate::Refused(_) => vec![],
+        Fate::Opened => {
+            let numbered = (0..).zip(blob.parts.iter().cloned());
+            numbered.map(|(sub, (key, hash, data))| (Some(sub), key, hash, data)).collect()
         }
-        Blob { data, damaged, parts: golden[i % golden.len()]["parts"].as_array().unwrap().iter().map(part).collect() }
-    };
-    (0..240).map(blob).collect()
+    }
 }
 
 #[tokio::test]
 async fn every_record_of_an_aggregate_is_read_or_in_the_dead_letters() {
-    let blobs = blobs();
-    let stream = Stream::create(2).await;
-    let puts: Vec<_> = blobs.iter().enumerate().map(|(i, b)| (format!("outer-{i}"), b.data.clone())).collect();
-    stream.put(&puts).await;
+    let made = blobs(1, 360);
+    let different: BTreeSet<&[u8]> = made.iter().map(|b| b.data.as_slice()).collect();
+    assert_eq!(different.len(), 360, "no two are the same");
+    let blobs = [golden(), made].concat();
+    let count = |fate: fn(&Fate) -> bool| blobs.iter().filter(|b| fate(&b.fate)).count();
+    let refused = count(|f| matches!(f, Fate::Refused(_)));
+    assert_eq!((count(|f| *f == Fate::Opened), count(|f| *f == Fate::Plain), refused), (220, 20, 160));
 
+    let stream = Stream::create(2).await;
+    let outer = |i: usize| format!("outer-{i}");
+    let puts: Vec<_> = blobs.iter().enumerate().map(|(i, b)| (outer(i), b.data.clone())).collect();
+    stream.put(&puts).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters/bad.jsonl");
     let mut letters = DeadLetters::new(&stream.name, Some(&path), 0.9).unwrap();
@@ -64,29 +68,27 @@ async fn every_record_of_an_aggregate_is_read_or_in_the_dead_letters() {
             read.entry(digits(r.sequence)).or_default().push(part);
         }
     }
-    assert_eq!(letters.finish().unwrap(), 80);
+    assert_eq!(letters.finish().unwrap(), refused as u64);
 
     let mut parts: Vec<_> = read.into_values().collect();
-    let numbered = |parts: Vec<(String, Option<String>, Vec<u8>)>| {
-        (0..).zip(parts).map(|(sub, (key, hash, data))| (Some(sub), key, hash, data)).collect::<Vec<_>>()
-    };
-    let (damaged, whole): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|b| b.damaged);
-    let mut expected: Vec<_> = whole.into_iter().map(|b| numbered(b.parts)).collect();
+    let expected = blobs.iter().enumerate().map(|(i, blob)| readable(blob, &outer(i)));
+    let mut expected: Vec<_> = expected.filter(|parts| !parts.is_empty()).collect();
     parts.sort();
     expected.sort();
-    assert_eq!(parts, expected);
+    assert!(parts == expected, "{} of {} aggregates and plain records", parts.len(), expected.len());
+    assert!(expected.concat().len() > 2_000, "{}", expected.concat().len());
 
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let mut kept: Vec<_> = lines.iter().map(|line| bytes(&line["data"])).collect();
-    let mut refused: Vec<_> = damaged.into_iter().map(|b| b.data).collect();
-    kept.sort();
-    refused.sort();
-    assert_eq!(kept, refused);
-    for line in lines {
+    let mut kept: BTreeMap<Vec<u8>, Value> = lines.into_iter().map(|line| (bytes(&line["data"]), line)).collect();
+    assert_eq!(kept.len(), refused);
+    for blob in &blobs {
+        let Fate::Refused(why) = blob.fate else { continue };
+        let line = kept.remove(&blob.data).expect("it is in the dead letters");
         assert_eq!(line["stream"], stream.name.as_str());
         assert!(line["shard"].as_str().unwrap().starts_with("shardId-"));
-        assert!(line["reason"].as_str().unwrap().starts_with("damaged aggregate: "));
+        let reason = line["reason"].as_str().unwrap();
+        assert!(reason.starts_with("damaged aggregate: ") && reason.contains(why), "{reason}, not {why}");
         assert_eq!(digits(sequence(line["sequence"].as_str().unwrap()).unwrap()).len(), 56);
     }
 }
@@ -94,7 +96,7 @@ async fn every_record_of_an_aggregate_is_read_or_in_the_dead_letters() {
 #[tokio::test]
 async fn a_range_may_start_and_end_within_an_aggregate() {
     let stream = Stream::create(1).await;
-    let blob = blobs().into_iter().find(|b| !b.damaged && b.parts.len() == 60).unwrap();
+    let blob = golden().into_iter().find(|b| b.parts.len() == 60).unwrap();
     stream.put(&[("outer".into(), blob.data.clone()), ("outer".into(), blob.data)]).await;
     let all = stream.read(everything()).await.unwrap();
     assert_eq!(all.len(), 120);

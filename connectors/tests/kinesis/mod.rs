@@ -2,6 +2,7 @@
 //! disturbs the calls as the service may.
 
 mod aggregates;
+mod blobs;
 mod emulator;
 mod faults;
 mod histories;

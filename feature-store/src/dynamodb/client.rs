@@ -1,4 +1,6 @@
-//! The calls to the service. Everything that knows the SDK of DynamoDB is in this file.
+//! The calls to the service. Everything that knows the SDK of DynamoDB is in this file, and in `imports` below it.
+
+mod imports;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use featurectl_core::{Error, Result};
 
 use super::failure::{Failure, Place, Said};
 use super::item::{FORMAT, Item, Key, Span, Value};
+
+pub(super) use imports::ImportState;
 
 type Attributes = HashMap<String, AttributeValue>;
 
@@ -77,6 +81,11 @@ impl Table {
         let region = config.region().map_or("no region", |r| r.as_ref());
         let place = Place { table: name.to_string(), service: config.endpoint_url().unwrap_or(region).to_string() };
         Self { client: aws_sdk_dynamodb::Client::from_conf(config_of_service), place }
+    }
+
+    /// Another table of the same service.
+    pub(super) fn beside(&self, name: &str) -> Self {
+        Self { client: self.client.clone(), place: Place { table: name.to_string(), ..self.place.clone() } }
     }
 
     /// Its name or ARN.
@@ -194,19 +203,11 @@ impl Table {
 
     /// Makes the table, paid by request.
     pub(super) async fn create(&self, tags: &[(String, String)], deletion_protection: bool) -> Result<(), Failure> {
-        let attribute = |name: &str| {
-            let binary = aws::ScalarAttributeType::B;
-            aws::AttributeDefinition::builder().attribute_name(name).attribute_type(binary).build().map_err(unbuilt)
-        };
-        let part = |name: &str, kind| {
-            aws::KeySchemaElement::builder().attribute_name(name).key_type(kind).build().map_err(unbuilt)
-        };
+        let (attributes, keys) = schema()?;
         let call = self.client.create_table().table_name(self.name());
         let call = call
-            .attribute_definitions(attribute("pk")?)
-            .attribute_definitions(attribute("sk")?)
-            .key_schema(part("pk", aws::KeyType::Hash)?)
-            .key_schema(part("sk", aws::KeyType::Range)?)
+            .set_attribute_definitions(Some(attributes))
+            .set_key_schema(Some(keys))
             .billing_mode(aws::BillingMode::PayPerRequest)
             .set_deletion_protection_enabled(deletion_protection.then_some(true))
             .set_tags(if tags.is_empty() { None } else { Some(self::tags(tags)?) });
@@ -289,6 +290,19 @@ impl Table {
 
 fn unbuilt(e: BuildError) -> Error {
     Error::internal(e.to_string())
+}
+
+/// The keys of the layout, as a new table is told them.
+fn schema() -> Result<(Vec<aws::AttributeDefinition>, Vec<aws::KeySchemaElement>)> {
+    let keys = [("pk", aws::KeyType::Hash), ("sk", aws::KeyType::Range)];
+    let attribute = |(name, _): &(&str, _)| {
+        let binary = aws::ScalarAttributeType::B;
+        aws::AttributeDefinition::builder().attribute_name(*name).attribute_type(binary).build().map_err(unbuilt)
+    };
+    let part = |(name, kind): &(&str, aws::KeyType)| {
+        aws::KeySchemaElement::builder().attribute_name(*name).key_type(kind.clone()).build().map_err(unbuilt)
+    };
+    Ok((keys.iter().map(attribute).collect::<Result<_>>()?, keys.iter().map(part).collect::<Result<_>>()?))
 }
 
 fn tags(tags: &[(String, String)]) -> Result<Vec<aws::Tag>> {

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use featurectl_core::{Result, Tile};
 
-use super::import::to_line;
+use super::files::push_line;
 use super::item::{Item, Value, encode};
 
 /// Bytes of a write unit.
@@ -56,12 +56,13 @@ pub fn usage(samples: &[Sample], writers: u64) -> Result<Usage> {
     for Sample { tiles, total, needed } in samples.iter().filter(|s| !s.tiles.is_empty()) {
         let items = tiles.iter().map(|tile| encode(tile, 0)).collect::<Result<Vec<_>>>()?.concat();
         let sizes: Vec<u64> = items.iter().map(size).collect();
-        let texts = items.iter().map(|item| Ok(to_line(item)?.len() as u64)).collect::<Result<Vec<_>>>()?;
+        let mut text = String::new();
+        items.iter().for_each(|item| push_line(item, &mut text));
         let all = |parts: u64| (parts as f64 * *total as f64 / tiles.len() as f64).ceil() as u64;
         usage.measured += tiles.len() as u64;
         usage.write_units += all(sizes.iter().map(|size| size.div_ceil(WRITE_UNIT)).sum());
         usage.stored_bytes += all(sizes.iter().map(|size| size + OVERHEAD).sum());
-        usage.import_bytes += all(texts.iter().sum());
+        usage.import_bytes += all(text.len() as u64);
         let entities = tiles.iter().map(|t| &t.key.partition).collect::<HashSet<_>>().len();
         let (count, each) = (tiles.len().div_ceil(entities), sizes.iter().sum::<u64>() as f64 / tiles.len() as f64);
         let read = (count as f64).min(needed.saturating_mul(writers.max(1)) as f64) * each;

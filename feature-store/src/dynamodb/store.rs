@@ -8,6 +8,7 @@ use featurectl_core::{Error, OnlineStore, Result, Tile, TileRange};
 use super::client::Table;
 use super::retry::{Caller, Limits};
 use super::table::{self, TableOptions};
+use crate::pointer::Tables;
 
 /// An [`OnlineStore`] in a table of DynamoDB, for any number of processes at once. Clones share their limits.
 ///
@@ -62,12 +63,17 @@ impl DynamoStore {
         Ok(store)
     }
 
+    /// The store in another table of the same service, of which nothing is asked yet.
+    pub(super) fn beside(&self, name: &str) -> Self {
+        Self::new(self.inner.table.beside(name), self.inner.limits.clone())
+    }
+
     fn new(table: Table, limits: Limits) -> Self {
         let (reads, writes) = (Caller::new(&limits), Caller::new(&limits));
         Self { inner: Arc::new(Inner { table, limits, reads, writes }) }
     }
 
-    fn doing(&self, what: &str, e: Error) -> Error {
+    pub(super) fn doing(&self, what: &str, e: Error) -> Error {
         e.context(format!("{what} the online table `{}`", self.inner.table.name()))
     }
 }
@@ -88,5 +94,21 @@ impl OnlineStore for DynamoStore {
 
     async fn remove(&self, prefix: &[u8]) -> Result<usize> {
         self.inner.remove(prefix).await.map_err(|e| self.doing("removing from", e))
+    }
+}
+
+#[async_trait]
+impl Tables for DynamoStore {
+    fn table(&self, name: &str) -> Result<Arc<dyn OnlineStore>> {
+        Ok(Arc::new(self.beside(name)))
+    }
+
+    async fn delete_table(&self, name: &str) -> Result<bool> {
+        let store = self.beside(name);
+        table::delete(&store.inner).await.map_err(|e| store.doing("deleting", e))
+    }
+
+    fn reads_one_instant(&self) -> bool {
+        false
     }
 }

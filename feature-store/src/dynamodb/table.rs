@@ -56,6 +56,22 @@ async fn make(inner: &Inner, options: &TableOptions) -> Result<bool> {
     }
 }
 
+/// Deletes the table, if it is there; false if it is protected from that.
+pub(super) async fn delete(inner: &Inner) -> Result<bool> {
+    let description = match describe(inner).await {
+        Ok(description) => description,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(e) => return Err(e),
+    };
+    if description.deletion_protection {
+        return Ok(false);
+    }
+    match inner.writes.call(|| inner.table.delete()).await {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(true),
+    }
+}
+
 /// Whether the table can be used as it is.
 pub(super) async fn check(inner: &Inner) -> Result<()> {
     let description = describe(inner).await?;
@@ -84,7 +100,7 @@ async fn active(inner: &Inner) -> Result<Description> {
     Err(Error::new(ErrorKind::Unavailable, "the table is still being made: run the same again in a minute"))
 }
 
-async fn describe(inner: &Inner) -> Result<Description> {
+pub(super) async fn describe(inner: &Inner) -> Result<Description> {
     let description = inner.reads.call(|| inner.table.describe()).await?;
     match &description.other_keys {
         Some(found) => Err(inner.table.place().keys_are_others(found)),
