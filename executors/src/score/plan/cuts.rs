@@ -154,6 +154,16 @@ impl<'a> Parts<'a> {
     /// Tries all ways.
     fn cut_short(&mut self, start: usize, end: usize, wanted: bool) -> Option<Ways> {
         let count = end - start;
+        // Most paths are of one split or none.
+        match self.path[start..end] {
+            [(only, _)] => return Some(only),
+            [(first, _), (second, _)] => {
+                let mut found = Found::default();
+                found.join(self, first, second, wanted);
+                return found.keep(self);
+            }
+            _ => {}
+        }
         // Of parts from one place of the path to another; what ends where all does is wanted only if that is.
         let mut ways = [[Ways::default(); SHORT + 1]; SHORT];
         for from in 0..count {
@@ -210,11 +220,16 @@ impl Ways {
 }
 
 /// The ways to join two parts that take the fewest steps, by the bits of their codes.
-struct Found([Option<(u32, u32, u32)>; BITS + 1]);
+struct Found {
+    /// With the steps and the two parts of each; too many steps if there is none.
+    of_width: [(u32, u32, u32); BITS + 1],
+    /// From the shortest codes to the longest.
+    widths: (usize, usize),
+}
 
 impl Default for Found {
     fn default() -> Self {
-        Self([None; BITS + 1])
+        Self { of_width: [(u32::MAX, 0, 0); BITS + 1], widths: (BITS, 0) }
     }
 }
 
@@ -227,10 +242,11 @@ impl Found {
                 let width = 1 + of_first.width.max(of_second.width);
                 let shared = of_first.width.min(of_second.width) as u32;
                 let steps = of_first.steps + of_second.steps + shared + u32::from(wanted);
-                if let Some(best) = self.0.get_mut(width)
-                    && best.is_none_or(|(best, ..)| steps < best)
+                if let Some(best) = self.of_width.get_mut(width)
+                    && steps < best.0
                 {
-                    *best = Some((steps, *a, *b));
+                    *best = (steps, *a, *b);
+                    self.widths = (self.widths.0.min(width), self.widths.1.max(width));
                 }
             }
         }
@@ -239,11 +255,9 @@ impl Found {
     /// `None` if all codes are too long.
     fn keep(&self, parts: &mut Parts<'_>) -> Option<Ways> {
         let (mut ways, mut fewest) = (Ways::default(), u32::MAX);
-        for (width, found) in self.0.iter().enumerate() {
-            if let Some((steps, first, second)) = *found
-                && steps < fewest
-                && ways.count < WAYS
-            {
+        for width in self.widths.0..=self.widths.1 {
+            let (steps, first, second) = self.of_width[width];
+            if steps < fewest && ways.count < WAYS {
                 parts.add(&mut ways, Part::Cut { first, second }, Cost { width, steps });
                 fewest = steps;
             }
