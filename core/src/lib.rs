@@ -8,6 +8,7 @@ pub mod check;
 pub mod codec;
 mod definition;
 mod diagnostic;
+mod engine_error;
 mod error;
 mod grouped;
 mod lineage;

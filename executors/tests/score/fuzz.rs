@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-#[path = "../../../fuzz/src/lib.rs"]
+#[path = "../../../fuzz/src/check.rs"]
 mod target;
 
 /// Larger models would mostly be copied.
