@@ -340,7 +340,7 @@ const KILLS: [(&str, bool); 7] = [
 
 #[test]
 fn a_run_that_is_killed_in_an_import_goes_on_with_it() {
-    let tokens: Arc<Mutex<Vec<(String, (u16, Value))>>> = Arc::default();
+    let tokens: Arc<Mutex<Imports>> = Arc::default();
     for (number, (operation, has_effect)) in KILLS.into_iter().enumerate() {
         let (reached, at) = sync_channel(1);
         let tokens = Arc::clone(&tokens);
@@ -387,8 +387,11 @@ fn a_run_that_is_killed_in_an_import_goes_on_with_it() {
     }
 }
 
+/// What was answered to imports, by their tokens.
+type Imports = Vec<(String, (u16, Value))>;
+
 /// Two imports with one token are one, as the service has it and moto does not.
-fn once(call: &Call<'_>, tokens: &Mutex<Vec<(String, (u16, Value))>>) -> (u16, Value) {
+fn once(call: &Call<'_>, tokens: &Mutex<Imports>) -> (u16, Value) {
     if call.operation != "ImportTable" {
         return call.forward(&call.body);
     }
