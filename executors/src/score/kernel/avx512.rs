@@ -12,13 +12,14 @@
 mod buckets;
 mod codes;
 mod conditions;
+mod muxes;
 mod trees;
 
 use std::arch::x86_64::*;
 
 use super::portable::leaf_bytes_of;
 use super::{Kernel, LANES_MAX, Lane, Leaves, place};
-use crate::score::plan::{Condition, Cutoffs, GROUP, LEVELS, LeafOf, Steps, TreePlan};
+use crate::score::plan::{Condition, Cutoffs, LEVELS, LeafOf, Steps, TreePlan, WOVEN};
 
 /// That the processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -60,10 +61,10 @@ impl Kernel for Avx512 {
     fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
         // SAFETY: as above.
         match lanes {
-            1 => unsafe { muxes_of::<1>(steps, operands) },
-            2 => unsafe { muxes_of::<2>(steps, operands) },
-            4 => unsafe { muxes_of::<4>(steps, operands) },
-            8 => unsafe { muxes_of::<8>(steps, operands) },
+            1 => unsafe { muxes::all::<1>(steps, operands) },
+            2 => unsafe { muxes::all::<2>(steps, operands) },
+            4 => unsafe { muxes::all::<4>(steps, operands) },
+            8 => unsafe { muxes::all::<8>(steps, operands) },
             _ => super::portable::muxes_of(steps, operands, lanes),
         }
     }
@@ -347,23 +348,6 @@ fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut [u8]
             let both = _mm512_castsi256_si512(_mm512_cvtusepi16_epi8(near));
             let both = _mm512_inserti64x4::<1>(both, _mm512_cvtusepi16_epi8(far));
             _mm512_storeu_si512(codes.as_mut_ptr().cast(), _mm512_mask_mov_epi8(both, *missing, fill));
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn muxes_of<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
-    assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
-    let base: *mut __m512i = operands.as_mut_ptr().cast();
-    for mux in steps.muxes() {
-        // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes; a lane is aligned to 64 bytes.
-        unsafe {
-            let [to, right, left, condition] = mux.operands().map(|operand| base.add(operand * LANES));
-            for lane in 0..LANES {
-                let (c, r, l) = (*condition.add(lane), *right.add(lane), *left.add(lane));
-                // condition ? right : left
-                *to.add(lane) = _mm512_ternarylogic_epi64::<0xCA>(c, r, l);
-            }
         }
     }
 }

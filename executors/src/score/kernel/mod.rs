@@ -214,8 +214,10 @@ pub(super) fn margins(
 
 /// The most lanes of an operand.
 const LANES_MAX: usize = 8;
-/// Bytes of operands that a core's caches are taken to hold.
-const OPERAND_BYTES: usize = 8 << 20;
+/// Fewer lanes than these, where there are rows for them, would read the program too often.
+const LANES_MIN: usize = 4;
+/// Bytes of operands that the second cache of a core is taken to hold.
+const OPERAND_BYTES: usize = 1 << 20;
 
 /// All blocks of a call.
 struct Run<'a, K> {
@@ -243,7 +245,7 @@ impl<K: Kernel> Run<'_, K> {
     fn lanes(&self) -> usize {
         let operands = self.plans.iter().flat_map(|(_, plan)| plan).map(|plan| plan.operands).max().unwrap_or(1);
         let mut lanes = self.rows.div_ceil(LANE_ROWS).next_power_of_two().min(LANES_MAX);
-        while lanes > 1 && operands * lanes * size_of::<Lane>() > OPERAND_BYTES {
+        while lanes > LANES_MIN && operands * lanes * size_of::<Lane>() > OPERAND_BYTES {
             lanes /= 2;
         }
         lanes
@@ -285,7 +287,7 @@ impl<K: Kernel> Run<'_, K> {
         for (number, parity) in plan.parities.iter().enumerate() {
             parity_of(parity, CONDITIONS + plan.conditions.len() + number, lanes, &mut arena.operands);
         }
-        for trees in plan.trees.chunks(if K::APART { plan.together } else { WOVEN }) {
+        for trees in plan.trees.chunks(WOVEN) {
             for tree in trees {
                 self.kernel.muxes(plan.muxes.steps(tree.muxes.clone()), &mut arena.operands, lanes);
             }

@@ -20,6 +20,7 @@
 
 mod apart;
 mod cutoffs;
+mod cuts;
 mod program;
 
 use std::collections::HashMap;
@@ -44,10 +45,8 @@ pub(in crate::score) const CONDITIONS: usize = 2;
 pub(in crate::score) const LEVELS: u32 = 8;
 /// The most bits of the code of a leaf.
 const BITS: usize = 16;
-/// Trees whose steps are computed in turn. More of them have more temporary operands than the nearest cache holds.
-pub(in crate::score) const WOVEN: usize = 2;
-/// Trees whose codes are kept at once, a multiple of [`WOVEN`].
-pub(in crate::score) const GROUP: usize = 8;
+/// Trees whose steps are computed in turn, and which may then be added together.
+pub(in crate::score) const WOVEN: usize = 8;
 /// The most leaves of a tree that is added together with others.
 const SMALL_LEAVES: usize = 64;
 /// More ranks than these do not fit.
@@ -214,8 +213,6 @@ pub(in crate::score) struct Plan {
     /// Operands in all: constants, conditions, parities, temporary ones.
     pub(in crate::score) operands: usize,
     pub(in crate::score) trees: Vec<TreePlan>,
-    /// How many trees' codes are kept at once: a multiple of [`WOVEN`].
-    pub(in crate::score) together: usize,
     /// Values of leaves, if they are added in 64 bits.
     pub(in crate::score) values: Vec<f64>,
     /// The same in 32 bits, if they are added in that.
@@ -308,7 +305,6 @@ impl Plan {
             muxes: Muxes::new(all),
             operands: numbering.operands,
             trees: plans,
-            together: numbering.together,
             values,
             values32,
             sum: forest.sum,
@@ -416,8 +412,6 @@ impl Questions {
         }
         let mut numbering = Numbering { of_place, conditions: conditions.len(), ..Numbering::default() };
         numbering.number_parities(programs)?;
-        let few = |program: &Program| program.leaf_of.len() <= 4 * SMALL_LEAVES;
-        numbering.together = if programs.iter().all(few) { GROUP } else { WOVEN };
         numbering.bits = programs.iter().map(|program| program.bits.len()).max().unwrap_or(0);
         let temporary = programs.iter().map(|program| program.temporary).max().unwrap_or(0) * WOVEN;
         numbering.operands = numbering.temporary() + temporary;
@@ -437,8 +431,6 @@ struct Numbering {
     parities: Vec<Vec<u16>>,
     /// The most bits of a code.
     bits: usize,
-    /// How many trees' codes are kept at once.
-    together: usize,
     operands: usize,
 }
 
@@ -472,7 +464,7 @@ impl Numbering {
 
     /// The first temporary operand.
     fn temporary(&self) -> usize {
-        self.first_bit() + self.together * self.bits
+        self.first_bit() + WOVEN * self.bits
     }
 
     /// The number of an operand of a program.
@@ -482,7 +474,7 @@ impl Numbering {
             Operand::All => return ALL,
             Operand::Condition(place) => CONDITIONS + usize::from(self.of_place[place as usize]),
             Operand::Parity(n) => CONDITIONS + self.conditions + usize::from(self.parities[program][n as usize]),
-            Operand::Bit(n) => self.first_bit() + program % self.together * self.bits + usize::from(n),
+            Operand::Bit(n) => self.first_bit() + program % WOVEN * self.bits + usize::from(n),
             // Trees that are woven have their own.
             Operand::Temporary(n) => self.temporary() + usize::from(n) * WOVEN + program % WOVEN,
         };

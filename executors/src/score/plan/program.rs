@@ -6,16 +6,9 @@
 //! large subtree cost nothing, but a code has several values for one leaf.
 //!
 //! A tree has long paths, and a bit more for each split of a path would be too many. So subtrees are not joined where they
-//! hang: a path from the root along the larger children is cut into halves of like weight, again and again, and the bit of a cut
-//! says whether a row is still on the path there.
-//!
-//! ```text
-//!  path      s0 ── s1 ── s2 ── s3 ── leaf          cuts         ┌── s0 goes on and s1 goes on? ──┐
-//!            │     │     │     │                         ┌─ s0 goes on? ─┐          ┌─ s2 goes on? ─┐
-//!  beside    a     b     c     d                         a               b          c       ┌─ s3 goes on? ─┐
-//!                                                                                           d             leaf
-//! ```
+//! hang, but as `cuts.rs` says.
 
+use super::cuts::{Part, Parts};
 use super::{BITS, Missing, Questions, Split, Tree, Variant, edges};
 
 /// An operand before all of them are numbered.
@@ -57,39 +50,10 @@ pub(super) struct Program {
 /// The bits of a subtree, of which there are as many as it is wide.
 type Bits = [Operand; BITS];
 
-/// What a tree is made of once its paths are cut.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Leaf(u16),
-    /// The subtree beside a split of a path, where rows leave it if they go right, or if they go left.
-    Beside {
-        split: u32,
-        right: bool,
-        subtree: u32,
-    },
-    /// Parts of a path: rows that leave it in the first, and others.
-    Cut {
-        first: u32,
-        second: u32,
-    },
-}
-
-/// The parts of a tree; the last is all of it.
-struct Parts<'a> {
-    tree: &'a Tree,
-    /// Leaves below each split.
-    sizes: Vec<u32>,
-    /// With the width of each.
-    parts: Vec<(Part, usize)>,
-    /// Parts of the paths that are being cut, each with the weight of its path up to there.
-    path: Vec<(u32, u64)>,
-}
-
 impl Program {
     /// `None` for a tree whose codes would be too long.
     pub(super) fn new(tree: &Tree, questions: &Questions, used: &mut [bool]) -> Option<Self> {
-        let parts = Parts::of(tree)?;
-        let root = parts.parts.len() as u32 - 1;
+        let (parts, root) = Parts::of(tree)?;
         let width = parts.width(root);
         let mut program = Self { leaf_of: vec![0; 1 << width], ..Self::default() };
         let (bits, _) = Steps { parts: &parts, questions, used, program: &mut program }.part(root, false)?;
@@ -152,99 +116,6 @@ impl Program {
     }
 }
 
-impl<'a> Parts<'a> {
-    fn of(tree: &'a Tree) -> Option<Self> {
-        if tree.leaf_count() > 1 << BITS {
-            return None;
-        }
-        let mut sizes = vec![0u32; tree.splits.len()];
-        let size = |sizes: &[u32], child: i32| if child < 0 { 1 } else { sizes[child as usize] };
-        // Children come after their parents.
-        for (number, split) in tree.splits.iter().enumerate().rev() {
-            sizes[number] = size(&sizes, split.left) + size(&sizes, split.right);
-        }
-        let mut parts = Self { tree, sizes, parts: Vec::with_capacity(4 * tree.leaf_count()), path: Vec::new() };
-        let root = parts.subtree(if tree.splits.is_empty() { !0 } else { 0 })?;
-        // More codes than these would not pay.
-        (1usize << parts.width(root) <= 64 * tree.leaf_count()).then_some(parts)
-    }
-
-    fn width(&self, part: u32) -> usize {
-        self.parts[part as usize].1
-    }
-
-    fn add(&mut self, part: Part, width: usize) -> Option<u32> {
-        self.parts.push((part, width));
-        (width <= BITS).then_some(self.parts.len() as u32 - 1)
-    }
-
-    /// The part that a node is. A subtree beside a path has at most half of its leaves, so this does not call itself often.
-    fn subtree(&mut self, mut node: i32) -> Option<u32> {
-        let size = |parts: &Self, child: i32| if child < 0 { 1 } else { parts.sizes[child as usize] };
-        let (start, mut weight) = (self.path.len(), 0);
-        while node >= 0 {
-            let split = &self.tree.splits[node as usize];
-            let right = size(self, split.left) >= size(self, split.right);
-            let (along, beside) = if right { (split.left, split.right) } else { (split.right, split.left) };
-            let subtree = self.subtree(beside)?;
-            let width = self.width(subtree);
-            let part = self.add(Part::Beside { split: node as u32, right, subtree }, width)?;
-            weight += 1 << width;
-            self.path.push((part, weight));
-            node = along;
-        }
-        let leaf = self.add(Part::Leaf(!node as u16), 0)?;
-        self.path.push((leaf, weight + 1));
-        let whole = self.cut(start, self.path.len(), 0);
-        self.path.truncate(start);
-        whole
-    }
-
-    /// The part that `start..end` of the path are, before which it has some weight.
-    fn cut(&mut self, start: usize, end: usize, before: u64) -> Option<u32> {
-        if end - start == 1 {
-            return Some(self.path[start].0);
-        }
-        let weight = |end: usize| self.path[end - 1].1;
-        let middle = before.midpoint(weight(end));
-        let above = start + self.path[start..end].partition_point(|(_, weight)| *weight <= middle);
-        let nearer_below = above > start && (above + 1 == end || middle - weight(above) <= weight(above + 1) - middle);
-        let at = if nearer_below { above } else { above + 1 };
-        let between = weight(at);
-        let (first, second) = (self.cut(start, at, before)?, self.cut(at, end, between)?);
-        self.add(Part::Cut { first, second }, 1 + self.width(first).max(self.width(second)))
-    }
-
-    /// Puts the leaf of each code where the code says.
-    fn fill(&self, part: u32, out: &mut [u16]) {
-        match self.parts[part as usize] {
-            (Part::Leaf(leaf), _) => out.fill(leaf),
-            (Part::Beside { subtree, .. }, _) => self.fill(subtree, out),
-            (Part::Cut { first, second }, width) => {
-                let mut done = 1 << width;
-                let (low, high) = out[..done].split_at_mut(done / 2);
-                let (low_of, high_of) = if self.goes_on(first) { (first, second) } else { (second, first) };
-                self.fill(low_of, low);
-                self.fill(high_of, high);
-                // The bits above mean nothing here.
-                while done < out.len() {
-                    out.copy_within(..done, done);
-                    done *= 2;
-                }
-            }
-        }
-    }
-
-    /// Whether rows go on behind a part of a path where the operand that says it is true.
-    fn goes_on(&self, part: u32) -> bool {
-        match self.parts[part as usize].0 {
-            Part::Leaf(_) => true,
-            Part::Beside { right, .. } => !right,
-            Part::Cut { second, .. } => self.goes_on(second),
-        }
-    }
-}
-
 /// What makes a program of parts.
 struct Steps<'a> {
     parts: &'a Parts<'a>,
@@ -257,11 +128,11 @@ struct Steps<'a> {
 impl Steps<'_> {
     /// The bits of a part and, if that is wanted of a part of a path, the operand that says whether rows go on behind it.
     fn part(&mut self, part: u32, wanted: bool) -> Option<(Bits, Operand)> {
-        let (first, second) = match self.parts.parts[part as usize].0 {
+        let (first, second) = match self.parts.part(part) {
             Part::Leaf(_) => return Some(([Operand::None; BITS], Operand::None)),
             Part::Beside { split, subtree, .. } => {
                 let (bits, _) = self.part(subtree, false)?;
-                let split = &self.parts.tree.splits[split as usize];
+                let split = self.parts.split(split);
                 return Some((bits, if wanted { self.goes_right(split) } else { Operand::None }));
             }
             Part::Cut { first, second } => (first, second),

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::codes::codes;
-use super::{GROUP, Lane, doubles, floats, halves, load, load_bytes, look_up8, mirrored};
+use super::{Lane, WOVEN, doubles, floats, halves, load, load_bytes, look_up8, mirrored};
 use crate::score::forest::Precision;
 use crate::score::plan::{LeafOf, TreePlan};
 
@@ -36,7 +36,7 @@ fn found<'a>(
     apart: &'a [Lane],
     operands: &'a [Lane],
     lanes: usize,
-) -> [Found<'a>; GROUP] {
+) -> [Found<'a>; WOVEN] {
     let none = Found { count: 0, bits: [&[]; 8], leaf_of: &[], values: &[] };
     let of = |tree: &&'a TreePlan| {
         let mut bits = none.bits;
@@ -81,7 +81,7 @@ impl Found<'_> {
 pub(super) fn add64(trees: &[&TreePlan], apart: &[Lane], operands: &[Lane], lanes: usize, sums: &mut [f64]) {
     let found = found(trees, Precision::F64, apart, operands, lanes);
     let found = &found[..trees.len()];
-    let mut codes = [Codes([0; 512]); GROUP];
+    let mut codes = [Codes([0; 512]); WOVEN];
     for (lane, sums) in sums.as_chunks_mut::<512>().0.iter_mut().enumerate() {
         codes.iter_mut().zip(found).for_each(|(codes, tree)| tree.codes(lane, codes));
         for (block, sums) in sums.as_chunks_mut::<64>().0.iter_mut().enumerate() {
@@ -113,7 +113,7 @@ pub(super) fn add64(trees: &[&TreePlan], apart: &[Lane], operands: &[Lane], lane
 pub(super) fn add32(trees: &[&TreePlan], apart: &[Lane], operands: &[Lane], lanes: usize, sums: &mut [f32]) {
     let found = found(trees, Precision::F32, apart, operands, lanes);
     let found = &found[..trees.len()];
-    let mut codes = [Codes([0; 512]); GROUP];
+    let mut codes = [Codes([0; 512]); WOVEN];
     for (lane, sums) in sums.as_chunks_mut::<512>().0.iter_mut().enumerate() {
         codes.iter_mut().zip(found).for_each(|(codes, tree)| tree.codes(lane, codes));
         for (block, sums) in sums.as_chunks_mut::<64>().0.iter_mut().enumerate() {
