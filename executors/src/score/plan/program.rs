@@ -9,7 +9,8 @@
 //! hang, but as `cuts.rs` says.
 
 use super::cuts::{Part, Parts};
-use super::{BITS, Missing, Questions, Split, Tree, Variant, edges};
+use super::questions::Questions;
+use super::{BITS, Missing, Split, Tree, Variant, edges};
 
 /// An operand before all of them are numbered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

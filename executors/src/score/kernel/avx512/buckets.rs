@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{load_bytes, look_up8, search32};
+use super::ranks::search32;
+use super::{load_bytes, look_up8};
 use crate::score::plan::{Buckets, Cutoffs};
 
 /// Values that are asked for while those before them are looked up: processors do not do so across pages.
