@@ -412,9 +412,11 @@ fn add_block<T>(
     leaf: impl Fn(usize) -> usize,
     add: &impl Fn(&mut [T], [*const T; 4]),
 ) {
-    for (sums, rows) in sums.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
-        // SAFETY: every leaf is below the number of leaves, which the table has.
-        add(sums, rows.map(|row| unsafe { table.as_ptr().add(leaf(row)) }));
+    // SAFETY: every leaf is below the number of leaves, which the table has.
+    let value = |row: usize| unsafe { table.as_ptr().add(leaf(row)) };
+    for (sums, [a, b, c, d]) in sums.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
+        // One by one: a call for all of them is not inlined everywhere.
+        add(sums, [value(*a), value(*b), value(*c), value(*d)]);
     }
 }
 
