@@ -174,8 +174,8 @@ impl<'a> Parts<'a> {
                 let to = from + length;
                 let mut found = Found::default();
                 let wanted = wanted || to < count;
-                for at in from + 1..to {
-                    found.join(self, ways[from][at], ways[at][to], wanted);
+                for (at, behind) in ways.iter().enumerate().take(to).skip(from + 1) {
+                    found.join(self, ways[from][at], behind[to], wanted);
                 }
                 ways[from][to] = found.keep(self)?;
             }
