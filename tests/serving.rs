@@ -11,12 +11,14 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampNanosecondType};
 use async_trait::async_trait;
 use featurectl::{ErrorKind, Extensions, Project, Session, Source};
 use featurectl_core::tile::wanted as wanted_tiles;
-use featurectl_core::{Error, OnlineStore, Result, Tile, TileRange};
-use featurectl_feature_store::{EmbeddedStore, OnlineReader, Served, Tables, clear, forget, serve, served};
+use featurectl_core::{Error, FeatureView, OnlineStore, Result, Tile, TileRange};
+use featurectl_feature_store::{EmbeddedStore, Generation, OnlineReader, Served, Tables, clear, forget, serve, served};
 use futures::future::join_all;
 use tokio::sync::Notify;
 
 const MINUTE: i64 = 60_000_000;
+/// Where the online store is in a project.
+const STORE: &str = ".featurectl/online.redb";
 
 const JOB: &str = "
 CREATE EXTERNAL TABLE clicks (user_id BIGINT, ts TIMESTAMP, amount DOUBLE) STORED AS CSV LOCATION 'clicks.csv' OPTIONS ('format.has_header' 'true');
@@ -123,6 +125,35 @@ async fn the_time_of_a_request_and_a_new_definition_are_not_those_of_an_earlier_
     assert_eq!(totals(&session, &[1], 120).await, [(1, Some(120.0))]);
 }
 
+/// The view of [`JOB`], materialized in `folder`, whose store nobody has open.
+async fn spent(folder: &Path) -> Arc<FeatureView> {
+    serving(folder).await.feature_view("spent").expect("the view")
+}
+
+fn open(folder: &Path, name: &str) -> EmbeddedStore {
+    EmbeddedStore::open(folder.join(name)).expect("a store")
+}
+
+/// User 2, after two hours.
+fn asked() -> ([ArrayRef; 1], [Option<i64>; 1]) {
+    ([Arc::new(Int64Array::from(vec![2]))], [Some(120 * MINUTE)])
+}
+
+/// What a reader says that the user of [`asked`] spent.
+async fn total(reader: &OnlineReader, view: &FeatureView) -> Result<Option<f64>> {
+    let (keys, at) = asked();
+    let found = reader.read(view, &keys, &at).await?;
+    Ok(found[0].as_primitive::<Float64Type>().iter().next().flatten())
+}
+
+/// The generation that is served, and the tiles of it that [`asked`] needs.
+async fn served_ranges(store: &dyn OnlineStore, view: &FeatureView) -> (Generation, Vec<TileRange>) {
+    let generation = served(store, "spent").await.expect("a pointer").expect("it is served").generation;
+    let (keys, at) = asked();
+    let wanted = wanted_tiles(view, &generation, None, &keys, &at).expect("ranges");
+    (generation, wanted.into_iter().map(|w| w.range).collect())
+}
+
 /// Another generation, not served yet, with the later half of the tiles in these ranges.
 async fn half_of(store: &dyn OnlineStore, ranges: &[TileRange]) -> Served {
     let tiles = store.read(ranges, i64::MIN).await.expect("tiles").concat();
@@ -138,23 +169,13 @@ async fn half_of(store: &dyn OnlineStore, ranges: &[TileRange]) -> Served {
 #[tokio::test]
 async fn a_reader_follows_what_is_served() {
     let folder = tempfile::tempdir().expect("a folder");
-    let session = serving(folder.path()).await;
-    let view = session.feature_view("spent").expect("the view");
-    drop(session);
-    let store = EmbeddedStore::open(folder.path().join(".featurectl/online.redb")).expect("the store");
-    let store: Arc<dyn Tables> = Arc::new(store);
+    let view = spent(folder.path()).await;
+    let store: Arc<dyn Tables> = Arc::new(open(folder.path(), STORE));
     let reader = OnlineReader::new(Arc::clone(&store));
-    let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
-    let at = [Some(120 * MINUTE)];
-    let total = async || {
-        let found = reader.read(&view, &keys, &at).await.expect("features");
-        found[0].as_primitive::<Float64Type>().iter().next().flatten()
-    };
+    let total = async || total(&reader, &view).await.expect("features");
     assert_eq!(total().await, Some(120.0));
 
-    let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
-    let ranges: Vec<_> =
-        wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range).collect();
+    let (_, ranges) = served_ranges(store.as_ref(), &view).await;
     let next = half_of(store.as_ref(), &ranges).await;
     assert_eq!(total().await, Some(120.0), "what is not served is not read");
     serve(store.as_ref(), "spent", next.clone()).await.expect("the pointer moves");
@@ -165,7 +186,7 @@ async fn a_reader_follows_what_is_served() {
     serve(store.as_ref(), "spent", next).await.expect("the pointer moves");
     assert_eq!(total().await, None, "the tiles of the only writer count");
     forget(store.as_ref(), "spent").await.expect("it is taken out");
-    let error = reader.read(&view, &keys, &at).await.expect_err("it is gone");
+    let error = self::total(&reader, &view).await.expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
@@ -222,23 +243,15 @@ impl Tables for Apart {
 #[tokio::test]
 async fn a_read_that_is_overtaken_by_a_new_generation_misses_no_tile() {
     let folder = tempfile::tempdir().expect("a folder");
-    let session = serving(folder.path()).await;
-    let view = session.feature_view("spent").expect("the view");
-    drop(session);
-    let store = EmbeddedStore::open(folder.path().join(".featurectl/online.redb")).expect("the store");
+    let view = spent(folder.path()).await;
+    let store = open(folder.path(), STORE);
     let (is_stopped, stopped, goes_on) = (AtomicBool::new(false), Notify::new(), Notify::new());
     let store = Arc::new(Apart { store, is_stopped, stopped, goes_on });
     let reader = OnlineReader::new(Arc::clone(&store) as _);
-    let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
-    let at = [Some(120 * MINUTE)];
-    let total = async || {
-        let found = reader.read(&view, &keys, &at).await.expect("features");
-        found[0].as_primitive::<Float64Type>().iter().next().flatten()
-    };
+    let total = async || total(&reader, &view).await.expect("features");
     assert_eq!(total().await, Some(120.0));
-    let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
-    let ranges = wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range);
-    let next = half_of(store.as_ref(), &ranges.collect::<Vec<_>>()).await;
+    let (generation, ranges) = served_ranges(store.as_ref(), &view).await;
+    let next = half_of(store.as_ref(), &ranges).await;
 
     // The pointer is read, then moved; the read goes on at once, and then after all was removed that it looks for.
     for (version, is_removed, wanted) in [(9, false, 120.0), (10, true, 60.0)] {
@@ -267,45 +280,17 @@ async fn a_read_that_is_overtaken_by_a_new_generation_misses_no_tile() {
         forget(store.as_ref(), "spent").await.expect("it is taken out");
         store.goes_on.notify_one();
     };
-    let (found, ()) = futures::join!(reader.read(&view, &keys, &at), drop);
+    let (found, ()) = futures::join!(self::total(&reader, &view), drop);
     let error = found.expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
-/// A table beside a store, which may be gone.
+/// A store that may be gone, with tables beside it.
 #[derive(Debug, Clone)]
-struct Table {
-    store: EmbeddedStore,
-    is_gone: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl OnlineStore for Table {
-    async fn put(&self, tiles: Vec<Tile>) -> Result<usize> {
-        self.store.put(tiles).await
-    }
-
-    async fn fill(&self, tiles: Vec<Tile>) -> Result<()> {
-        self.store.fill(tiles).await
-    }
-
-    async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
-        match self.is_gone.load(Ordering::SeqCst) {
-            true => Err(Error::not_found("no such table")),
-            false => self.store.read(ranges, now).await,
-        }
-    }
-
-    async fn remove(&self, prefix: &[u8]) -> Result<usize> {
-        self.store.remove(prefix).await
-    }
-}
-
-/// A store with tables beside it.
-#[derive(Debug)]
 struct WithTables {
     store: EmbeddedStore,
-    tables: BTreeMap<&'static str, Table>,
+    is_gone: Arc<AtomicBool>,
+    tables: BTreeMap<&'static str, WithTables>,
 }
 
 #[async_trait]
@@ -319,7 +304,10 @@ impl OnlineStore for WithTables {
     }
 
     async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
-        self.store.read(ranges, now).await
+        match self.is_gone.load(Ordering::SeqCst) {
+            true => Err(Error::not_found("no such table")),
+            false => self.store.read(ranges, now).await,
+        }
     }
 
     async fn remove(&self, prefix: &[u8]) -> Result<usize> {
@@ -346,41 +334,31 @@ impl Tables for WithTables {
 #[tokio::test]
 async fn a_reader_goes_where_the_pointer_says_also_when_a_table_is_gone() {
     let folder = tempfile::tempdir().expect("a folder");
-    let session = serving(folder.path()).await;
-    let view = session.feature_view("spent").expect("the view");
-    drop(session);
-    let open = |name: &str| EmbeddedStore::open(folder.path().join(name)).expect("a store");
-    let table = |name| (name, Table { store: open(name), is_gone: Arc::default() });
-    let store = open(".featurectl/online.redb");
-    let store = Arc::new(WithTables { store, tables: ["all", "half"].map(table).into() });
-    let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![2]))];
-    let at = [Some(120 * MINUTE)];
-    let generation = served(store.as_ref(), "spent").await.expect("a pointer").expect("it is served").generation;
-    let ranges = wanted_tiles(&view, &generation, None, &keys, &at).expect("ranges").into_iter().map(|w| w.range);
-    let tiles = store.read(&ranges.collect::<Vec<_>>(), i64::MIN).await.expect("tiles").concat();
+    let view = spent(folder.path()).await;
+    let stand = |name, tables| WithTables { store: open(folder.path(), name), is_gone: Arc::default(), tables };
+    let table = |name| (name, stand(name, BTreeMap::new()));
+    let store = Arc::new(stand(STORE, ["all", "half"].map(table).into()));
+    let (generation, ranges) = served_ranges(store.as_ref(), &view).await;
+    let tiles = store.read(&ranges, i64::MIN).await.expect("tiles").concat();
     store.tables["all"].fill(tiles.clone()).await.expect("tiles");
     store.tables["half"].fill(tiles[tiles.len() / 2..].to_vec()).await.expect("tiles");
     let (open_all_the_time, late) =
         (OnlineReader::new(Arc::clone(&store) as _), OnlineReader::new(Arc::clone(&store) as _));
-    let total = async |reader: &OnlineReader| {
-        let found = reader.read(&view, &keys, &at).await?;
-        Ok::<_, Error>(found[0].as_primitive::<Float64Type>().iter().next().flatten())
-    };
     let to = |table: &str, version| Served { generation, version, writer: None, table: Some(table.into()) };
     for (version, table, wanted) in [(8, "all", 120.0), (9, "half", 60.0)] {
         serve(store.as_ref(), "spent", to(table, version)).await.expect("the pointer moves");
         clear(store.as_ref(), "spent").await.expect("a removal");
-        assert_eq!(total(&open_all_the_time).await.expect("features"), Some(wanted), "{table}");
+        assert_eq!(total(&open_all_the_time, &view).await.expect("features"), Some(wanted), "{table}");
         if version == 8 {
-            assert_eq!(total(&late).await.expect("features"), Some(wanted));
+            assert_eq!(total(&late, &view).await.expect("features"), Some(wanted));
         }
     }
     assert!(store.tables["all"].is_gone.load(Ordering::SeqCst), "the table before is deleted");
     assert_eq!(
-        total(&late).await.expect("features"),
+        total(&late, &view).await.expect("features"),
         Some(60.0),
         "its table is gone, and the pointer says where to look"
     );
     store.delete_table("half").await.expect("somebody deletes it");
-    assert_eq!(total(&late).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
+    assert_eq!(total(&late, &view).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
 }
