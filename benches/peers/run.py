@@ -2,8 +2,8 @@
 
 Usage: python3 run.py FEATURECTL [--events N] [--labels N] [--rounds N] [--peer-rounds N] [--only NAME,...] [--spark]
 Makes its own virtual environment and data below ~/.cache/featurectl-peers, runs every engine as a process of its own on
-two threads, Parquet in and Parquet out: once to warm up, then the rounds. Compares the results row by row, prints a table
-of medians and draws training.svg. PySpark is so much slower that it runs only with --spark, on fewer rows.
+two threads, Parquet in and Parquet out. In each round all take turns; of two runs in a row, the second counts. Compares the
+results row by row, prints a table of medians and draws training.svg. PySpark is so much slower that it runs only with --spark, on fewer rows.
 """
 import argparse
 import json
@@ -125,8 +125,9 @@ sys.exit(bad != 0)
 """
 
 
-def timed(command, folder):
-    """Wall seconds and peak memory in MB of a process."""
+def timed(command, folder, result):
+    """Wall seconds and peak memory in MB of a process, whose result of the run before is removed first."""
+    subprocess.check_call(["rm", "-rf", ".featurectl", result], cwd=folder)
     began = time.time()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                env={**os.environ, "POLARS_MAX_THREADS": "2", "RAYON_NUM_THREADS": "2"})
@@ -153,21 +154,27 @@ def main():
     if args.spark:
         scripts["spark training"] = SPARK_TRAINING
     runs = []
-    for name in ("training", "sawtooth", "hundred", "asof", "small", "one"):
+    for name in ("training", "one", "sawtooth", "hundred", "asof", "small"):
         path = f"{folder}/{name}.sql"
         with open(path, "w") as f:
             f.write(job("training" if name in ("small", "one") else name).replace("out_training", f"out_{name}"))
         config = f"{folder}/{name}.toml"
         with open(config, "w") as f:
             f.write(f"[profile.default]\nthreads = {1 if name == 'one' else 2}\n" + ("memory_mb = 512\n" if name == "small" else ""))
-        pinned = "taskset -c 0 " if name == "one" else ""
-        runs.append((f"featurectl {name}", ["bash", "-c", f"rm -rf .featurectl out_{name}; exec {pinned}{binary} run {name}.sql --config {config}"], args.rounds))
+        pinned = ["taskset", "-c", "0"] if name == "one" else []
+        runs.append((f"featurectl {name}", pinned + [binary, "run", f"{name}.sql", "--config", config], f"out_{name}", args.rounds))
     for name, script in scripts.items():
         text = script.format(windows=WINDOWS, task=name.split()[1]) if "{" in script else script
-        runs.append((name, [PYTHON, "-c", text], args.peer_rounds))
+        runs.append((name, [PYTHON, "-c", text], name.replace(" ", "_") + ".parquet", args.peer_rounds))
     wanted = [w for w in args.only.split(",") if w]
     runs = [r for r in runs if not wanted or any(w in r[0] for w in wanted)]
-    figures = {name: [timed(command, folder) for _ in range(rounds + 1)][1:] for name, command, rounds in runs}
+    figures = {name: [] for name, *_ in runs}
+    for number in range(max(args.rounds, args.peer_rounds)):
+        for name, command, result, rounds in runs:
+            if number < rounds:
+                # A virtual machine gives memory that is free for seconds back, and waits for what it takes again: the
+                # first run is for the memory that the second one needs.
+                figures[name].append([timed(command, folder, result) for _ in range(2)][1])
     for peer in scripts:
         engine, task = peer.split()
         if peer in figures and f"featurectl {task}" in figures:

@@ -22,7 +22,7 @@ use datafusion::object_store::prefix::PrefixStore;
 use datafusion::prelude::SessionContext;
 use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::kernel::transaction::CommitProperties;
-use deltalake::kernel::{CommitInfo, Transaction};
+use deltalake::kernel::Transaction;
 use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::{DeltaTable, DeltaTableError};
 use featurectl_core::sink::{Sink, SinkNode, WrittenFile, tuned};
@@ -132,7 +132,10 @@ impl OfflineStore {
     /// Errors: [`Data`](ErrorKind::Data) if the table can't be read or its newest version is not ours.
     pub async fn latest(&self, table: &str) -> Result<Option<Version>> {
         match self.open(table).await? {
-            Some(delta) => self.version_of(delta, table).await.map(Some),
+            Some(delta) => {
+                let manifest = self.manifest_of(&delta, table).await?;
+                self.version_of(delta, manifest, table).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -188,7 +191,7 @@ impl OfflineStore {
         let rows = SinkNode::plan(with_types(plan, &schema)?, sink)?;
         let rows = ctx.execute_logical_plan(rows).await?.collect().await?;
         commit(&mut delta, &schema, &replace, &WrittenFile::from_rows(&rows)?, properties, &path).await?;
-        let version = self.version_of(delta, table).await?;
+        let version = self.version_of(delta, manifest, table)?;
         Ok(Version { written: true, ..version })
     }
 
@@ -241,20 +244,21 @@ impl OfflineStore {
         }
     }
 
-    async fn version_of(&self, delta: DeltaTable, table: &str) -> Result<Version> {
+    /// What the newest version of a table was made of.
+    async fn manifest_of(&self, delta: &DeltaTable, table: &str) -> Result<Manifest> {
         let path = self.path(table);
         let info = delta.history(Some(1)).next().await.transpose().map_err(|e| delta_error(e, &path))?;
-        let manifest = info.as_ref().and_then(manifest_of).ok_or_else(|| {
+        let manifest = info.as_ref().and_then(|info| info.info.get(MANIFEST_KEY));
+        manifest.and_then(|m| serde_json::from_value(m.clone()).ok()).ok_or_else(|| {
             Error::data(format!("the newest version of {} was not written by featurectl: restore or remove it", path))
-        })?;
-        let files = delta.snapshot().map_err(|e| delta_error(e, &path))?.snapshot();
+        })
+    }
+
+    fn version_of(&self, delta: DeltaTable, manifest: Manifest, table: &str) -> Result<Version> {
+        let files = delta.snapshot().map_err(|e| delta_error(e, &self.path(table)))?.snapshot();
         let rows = files.log_data().iter().filter_map(|f| f.num_records()).sum::<usize>() as u64;
         Ok(Version { number: delta.version().unwrap_or_default() as i64, manifest, rows, written: false, delta })
     }
-}
-
-fn manifest_of(info: &CommitInfo) -> Option<Manifest> {
-    serde_json::from_value(info.info.get(MANIFEST_KEY)?.clone()).ok()
 }
 
 /// A table whose log is not read. A commit to a bucket is put if there is none of its number.

@@ -7,13 +7,16 @@ use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
 use deltalake::kernel::{Action, Add, LogicalFileView, MetadataExt, StructType, normalize_for_delta};
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::{DeltaTable, DeltaTableError};
+use deltalake::{DeltaTable, DeltaTableError, TableProperty};
 use featurectl_core::sink::WrittenFile;
 use featurectl_core::tile::WRITER_COLUMN;
 use featurectl_core::{Error, Result};
 
 use super::{DATE_COLUMN, Replace, delta_error};
 use crate::folder::Folder;
+
+/// After how many commits the log is summed up in a file, so that opening a table reads few of them.
+const CHECKPOINT_INTERVAL: i64 = 10;
 
 /// The types that a table has for columns of `schema`, all of them nullable.
 pub(super) fn table_schema(schema: &Schema) -> std::result::Result<SchemaRef, DeltaTableError> {
@@ -52,7 +55,9 @@ pub(super) async fn commit(
         }
         // What a table of this schema needs is asked of a new one that is never kept.
         let new = DeltaTable::new_in_memory().create().with_columns(kernel.fields().cloned());
-        let new = new.with_partition_columns(partition_by.clone()).await.map_err(fail)?;
+        let new = new.with_partition_columns(partition_by.clone());
+        let new = new.with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_INTERVAL.to_string()));
+        let new = new.await.map_err(fail)?;
         let new = new.snapshot().map_err(fail)?.snapshot();
         let metadata = match &old {
             Some(old) => {
@@ -79,12 +84,16 @@ pub(super) async fn commit(
     };
     let partition_by = (!partition_by.is_empty()).then_some(partition_by);
     let operation = DeltaOperation::Write { mode, partition_by, predicate };
-    CommitBuilder::from(properties)
+    // What a file sums up may go once it is old, and only that.
+    let next = old.as_ref().map_or(0, |old| old.version() as i64 + 1);
+    let properties = properties.with_cleanup_expired_logs(Some((next + 1) % CHECKPOINT_INTERVAL == 0));
+    let done = CommitBuilder::from(properties)
         .with_actions(actions)
         .build(old.as_ref().map(|s| s as &dyn TableReference), delta.log_store(), operation)
         .await
         .map_err(fail)?;
-    delta.update_state().await.map_err(fail)
+    delta.state = Some(done.snapshot());
+    Ok(())
 }
 
 fn add(file: &WrittenFile, partition_by: &[String]) -> Result<Add> {
