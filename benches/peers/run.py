@@ -184,36 +184,37 @@ def main():
     for name, values in figures.items():
         print(f"{name:<22}{statistics.median(v[0] for v in values):>9.2f}{statistics.median(v[1] for v in values):>8.0f}")
     if not wanted or "backfill" in wanted:
-        backfill(binary, folder)
+        backfill(binary, folder, args.rounds)
     if args.events == 10_000_000:
         draw({n: statistics.median(v[0] for v in values) for n, values in figures.items()}, f"{HERE}/training.svg")
 
 
-def backfill(binary, folder):
-    """59 daily files, then one more: the seconds that the statement takes, and the process."""
-    lake = f"{folder}/lake"
-    shutil.rmtree(lake, ignore_errors=True)
-    os.makedirs(f"{lake}/days")
-    with open(f"{lake}/job.sql", "w") as f:
-        f.write("CREATE EXTERNAL TABLE events STORED AS PARQUET LOCATION 'days';\n"
-                "CREATE FEATURE VIEW f ENTITY (user_id) EVENT TIME ts WITH (resolution = '1 day') AS SELECT count(amount) OVER w AS n, sum(amount) OVER w AS total, "
-                "avg(amount) OVER w AS mean, min(amount) OVER w AS least, max(amount) OVER w AS most FROM events WINDOW w AS (RANGE INTERVAL '30 days' PRECEDING);\n"
-                "MATERIALIZE FEATURE VIEW f;\n")
-    def step():
+def backfill(binary, folder, rounds):
+    """All daily files but five, then those one by one: the seconds that the statement takes, and the process."""
+    lake, days = f"{folder}/lake", sorted(os.listdir(f"{folder}/days"))
+    sql = ("CREATE EXTERNAL TABLE events STORED AS PARQUET LOCATION 'days';\n"
+           "CREATE FEATURE VIEW f ENTITY (user_id) EVENT TIME ts WITH (resolution = '1 day') AS SELECT count(amount) OVER w AS n, sum(amount) OVER w AS total, "
+           "avg(amount) OVER w AS mean, min(amount) OVER w AS least, max(amount) OVER w AS most FROM events WINDOW w AS (RANGE INTERVAL '30 days' PRECEDING);\n"
+           "MATERIALIZE FEATURE VIEW f;\n")
+    def step(files):
+        for day in files:
+            shutil.copy(f"{folder}/days/{day}", f"{lake}/days/{day}")
         began = time.time()
         out = subprocess.run([binary, "run", "job.sql", "-o", "json"], cwd=lake, capture_output=True, text=True, check=True).stdout
         return [s["seconds"] for s in json.loads(out)["steps"] if s["verb"] == "Computed"][-1], time.time() - began
-    days = sorted(os.listdir(f"{folder}/days"))
-    for day in days[:-5]:
-        shutil.copy(f"{folder}/days/{day}", f"{lake}/days/{day}")
-    whole, process = step()
-    print(f"backfill of {len(days) - 5} days {whole:.2f} s (process {process:.2f} s), {whole / (len(days) - 5):.3f} s a day")
-    each = []
-    for day in days[-5:]:
-        shutil.copy(f"{folder}/days/{day}", f"{lake}/days/{day}")
-        each.append(step())
-    one, process = (statistics.median(e[i] for e in each) for i in (0, 1))
-    print(f"one more day {one:.3f} s (process {process:.3f} s), {one / (whole / (len(days) - 5)):.2f} x its share; again, nothing new: {step()[0]:.3f} s")
+    median = lambda pairs: [statistics.median(p[i] for p in pairs) for i in (0, 1)]
+    wholes, more = [], []
+    for _ in range(rounds):
+        shutil.rmtree(lake, ignore_errors=True)
+        os.makedirs(f"{lake}/days")
+        with open(f"{lake}/job.sql", "w") as f:
+            f.write(sql)
+        wholes.append(step(days[:-5]))
+        more.append(median([step([day]) for day in days[-5:]]))
+    (whole, process), (one, one_process) = median(wholes), median(more)
+    share = whole / (len(days) - 5)
+    print(f"backfill of {len(days) - 5} days {whole:.2f} s (process {process:.2f} s), {share:.3f} s a day")
+    print(f"one more day {one:.3f} s (process {one_process:.3f} s), {one / share:.2f} x its share; again, nothing new: {step([])[0]:.3f} s")
 
 
 def draw(seconds, path):
