@@ -15,6 +15,7 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -105,8 +106,8 @@ pub(crate) enum RequestPlan {
 pub(crate) enum Step {
     /// Only these columns stay, in this order.
     Columns(Vec<usize>),
-    /// The features of a view are added.
-    Read(OnlineReadExec),
+    /// The features of a view are added, and of all columns these stay.
+    Read(OnlineReadExec, Vec<usize>, SchemaRef),
     /// These columns are made.
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
 }
@@ -120,10 +121,17 @@ fn steps(plan: &Arc<dyn ExecutionPlan>, request: &SchemaRef) -> Option<Vec<Step>
     };
     let mut steps = steps(child, request)?;
     if let Some(read) = plan.downcast_ref::<OnlineReadExec>() {
-        steps.push(Step::Read(read.clone()));
+        steps.push(Step::Read(read.clone(), (0..plan.schema().fields().len()).collect(), plan.schema()));
     } else if let Some(project) = plan.downcast_ref::<ProjectionExec>() {
-        let columns = project.expr().iter().map(|column| Arc::clone(&column.expr)).collect();
-        steps.push(Step::Project(columns, plan.schema()));
+        let exprs: Vec<_> = project.expr().iter().map(|column| Arc::clone(&column.expr)).collect();
+        let places = exprs.iter().map(|e| e.downcast_ref::<Column>().map(Column::index)).collect::<Option<Vec<_>>>();
+        match (places, steps.last_mut()) {
+            (Some(places), Some(Step::Read(_, kept, schema))) => {
+                *kept = places.into_iter().map(|place| kept[place]).collect();
+                *schema = plan.schema();
+            }
+            _ => steps.push(Step::Project(exprs, plan.schema())),
+        }
     } else if !plan.is::<CooperativeExec>() && !plan.is::<RepartitionExec>() {
         // These two leave rows as they are.
         return None;
@@ -136,7 +144,12 @@ async fn apply(steps: &[Step], mut rows: RecordBatch) -> Result<RecordBatch> {
     for step in steps {
         rows = match step {
             Step::Columns(columns) => rows.project(columns)?,
-            Step::Read(read) => read.read(rows).await?,
+            Step::Read(read, kept, schema) => {
+                let columns = read.read(&rows).await?;
+                let columns = kept.iter().map(|place| Arc::clone(&columns[*place])).collect();
+                let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
+            }
             Step::Project(columns, schema) => {
                 let count = rows.num_rows();
                 let columns = columns.iter().map(|column| column.evaluate(&rows)?.into_array(count));
@@ -242,7 +255,10 @@ mod tests {
             session.read_service(name, request.clone()).await.expect("features");
         }
         let plan = session.service_plan("one", request.schema()).await.expect("a plan");
-        assert!(matches!(plan.as_ref(), RequestPlan::Steps(steps) if steps.len() > 1), "lookups are steps");
+        assert!(
+            matches!(plan.as_ref(), RequestPlan::Steps(steps) if matches!(steps.last(), Some(Step::Read(..)))),
+            "lookups are steps"
+        );
         let planned = |session: &Session| session.plans.lock().expect("no panic").len();
         assert_eq!(planned(&session), 2);
         session.check(Source::new("text", service("two"))).await;

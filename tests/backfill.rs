@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::cli::featurectl;
-use crate::kill::killed_after;
+use crate::kill::killed_when;
 
 const JOB: &str = "\
 CREATE EXTERNAL TABLE events (customer VARCHAR, t TIMESTAMP, amount DOUBLE, number BIGINT) STORED AS CSV LOCATION 'events' OPTIONS ('format.has_header' 'true');
@@ -130,14 +130,19 @@ fn a_killed_backfill_goes_on_where_it_was() {
     let calm = project(&days);
     let started = std::time::Instant::now();
     run(calm.path());
-    let whole = started.elapsed();
+    let unit = started.elapsed() / days.len() as u32;
     let shaken = project(&days);
+    let log = shaken.path().join(".featurectl/offline/spend/_delta_log");
+    let done = || if log.is_dir() { commits(shaken.path(), "spend").len() } else { 0 };
     let mut partly = 0;
     for attempt in 0..30 {
-        let killed = killed_after(shaken.path(), whole.mul_f64(0.15 + f64::from(attempt * 7 % 10) / 20.0));
-        let log = shaken.path().join(".featurectl/offline/spend/_delta_log");
-        let done = if log.is_dir() { commits(shaken.path(), "spend").len() } else { 0 };
-        partly += u32::from(killed && (1..days.len()).contains(&done));
+        // Some time after the next commit, each time at another moment of what follows.
+        let (before, mut seen) = (done(), None);
+        let killed = killed_when(shaken.path(), || {
+            seen = seen.or((done() > before).then(std::time::Instant::now));
+            seen.is_some_and(|at| at.elapsed() >= unit.mul_f64(f64::from(attempt * 7 % 10) / 10.0))
+        });
+        partly += u32::from(killed && (1..days.len()).contains(&done()));
         if !killed {
             break;
         }

@@ -30,7 +30,8 @@ fn a_killed_run_started_again_ends_like_one_that_was_not_killed() {
             let _ = std::fs::remove_dir_all(shaken.path().join("out"));
         }
         let after = whole.mul_f64((attempt * 37 % 24) as f64 / 24.0) + Duration::from_millis(1);
-        killed += u64::from(killed_after(shaken.path(), after));
+        let started = std::time::Instant::now();
+        killed += u64::from(killed_when(shaken.path(), || started.elapsed() >= after));
     }
     assert_eq!(killed, KILLS, "runs that were killed before they ended");
     let last = featurectl(shaken.path(), &["run", "job.sql"]);
@@ -41,8 +42,8 @@ fn a_killed_run_started_again_ends_like_one_that_was_not_killed() {
     assert_eq!(outcome(shaken.path()).lines().count(), wanted.lines().count());
 }
 
-/// Starts the job and kills it after a while; false if it ended before.
-pub(crate) fn killed_after(folder: &Path, after: Duration) -> bool {
+/// Starts the job and kills it as soon as `is_time`; false if it ended before.
+pub(crate) fn killed_when(folder: &Path, mut is_time: impl FnMut() -> bool) -> bool {
     let mut run = Command::new(env!("CARGO_BIN_EXE_featurectl"))
         .args(["run", "job.sql"])
         .current_dir(folder)
@@ -50,7 +51,9 @@ pub(crate) fn killed_after(folder: &Path, after: Duration) -> bool {
         .stderr(Stdio::null())
         .spawn()
         .expect("featurectl runs");
-    std::thread::sleep(after);
+    while !is_time() && run.try_wait().expect("it can be asked").is_none() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
     run.kill().expect("it can be killed");
     !run.wait().expect("it ends").success()
 }

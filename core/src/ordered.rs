@@ -8,8 +8,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, NullBufferBuilder,
+    StringArray,
 };
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
 
@@ -45,19 +47,21 @@ pub fn encode(array: &ArrayRef) -> Result<Vec<Option<Box<[u8]>>>> {
 pub fn decode<'a>(data_type: &DataType, bytes: impl Iterator<Item = Option<&'a [u8]>>) -> Result<ArrayRef> {
     let carrier = carrier(data_type)?;
     let array: ArrayRef = match carrier {
-        DataType::Boolean => Arc::new(values(bytes, |[b]: [u8; 1]| b != 0)?.into_iter().collect::<BooleanArray>()),
+        DataType::Boolean => {
+            let (values, nulls) = values(bytes, |[b]: [u8; 1]| b != 0)?;
+            Arc::new(BooleanArray::new(values.into(), nulls))
+        }
         DataType::Int64 => {
-            let ints = values(bytes, |b| i64::from_be_bytes(b) ^ i64::MIN)?;
-            Arc::new(ints.into_iter().collect::<Int64Array>())
+            let (values, nulls) = values(bytes, |b| i64::from_be_bytes(b) ^ i64::MIN)?;
+            Arc::new(Int64Array::new(values.into(), nulls))
         }
         DataType::Float64 => {
-            let floats = values(bytes, |b| bits_float(u64::from_be_bytes(b)))?;
-            Arc::new(floats.into_iter().collect::<Float64Array>())
+            let (values, nulls) = values(bytes, |b| bits_float(u64::from_be_bytes(b)))?;
+            Arc::new(Float64Array::new(values.into(), nulls))
         }
         DataType::Decimal128(precision, scale) => {
-            let decimals = values(bytes, |b| i128::from_be_bytes(b) ^ i128::MIN)?;
-            let array = decimals.into_iter().collect::<Decimal128Array>();
-            Arc::new(array.with_precision_and_scale(precision, scale)?)
+            let (values, nulls) = values(bytes, |b| i128::from_be_bytes(b) ^ i128::MIN)?;
+            Arc::new(Decimal128Array::new(values.into(), nulls).with_precision_and_scale(precision, scale)?)
         }
         DataType::Utf8 => {
             let text = |b: Option<&'a [u8]>| b.map(std::str::from_utf8).transpose();
@@ -86,12 +90,21 @@ fn carrier(data_type: &DataType) -> Result<DataType> {
     })
 }
 
-fn values<'a, const N: usize, T>(
+fn values<'a, const N: usize, T: Default>(
     bytes: impl Iterator<Item = Option<&'a [u8]>>,
     read: impl Fn([u8; N]) -> T,
-) -> Result<Vec<Option<T>>> {
-    let one = |b: &[u8]| b.try_into().map(&read).map_err(|_| Error::data("a stored value has the wrong length"));
-    bytes.map(|b| b.map(one).transpose()).collect()
+) -> Result<(Vec<T>, Option<NullBuffer>)> {
+    let mut values = Vec::with_capacity(bytes.size_hint().0);
+    let mut nulls = NullBufferBuilder::new(values.capacity());
+    for value in bytes {
+        nulls.append(value.is_some());
+        values.push(match value.map(<[u8; N]>::try_from) {
+            None => T::default(),
+            Some(Ok(value)) => read(value),
+            Some(Err(_)) => return Err(Error::data("a stored value has the wrong length")),
+        });
+    }
+    Ok((values, nulls.finish()))
 }
 
 fn float_bits(v: f64) -> u64 {

@@ -20,9 +20,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::prefix::PrefixStore;
 use datafusion::prelude::SessionContext;
+use deltalake::kernel::Transaction;
 use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::kernel::transaction::CommitProperties;
-use deltalake::kernel::Transaction;
 use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::{DeltaTable, DeltaTableError};
 use featurectl_core::sink::{Sink, SinkNode, WrittenFile, tuned};
@@ -384,10 +384,17 @@ mod tests {
             store.write(&ctx, "t", plan, manifest(input), replace, latest).await.expect("a version")
         };
         write("0", Replace::All).await;
-        let version = write("1", Replace::Nothing).await;
-        assert_eq!((version.number, version.rows), (1, 20));
-        deltalake::checkpoints::create_checkpoint(&version.delta, None).await.expect("a checkpoint");
-        std::fs::remove_file(folder.path().join("t/_delta_log/00000000000000000000.json")).expect("an old commit");
+        for number in 1..10 {
+            let version = write(&number.to_string(), Replace::Nothing).await;
+            assert_eq!((version.number, version.rows), (number, 10 * (number as u64 + 1)));
+        }
+        // Ten commits are summed up, so that the old ones are not needed.
+        for number in 0..9 {
+            let commit = folder.path().join(format!("t/_delta_log/{number:020}.json"));
+            std::fs::remove_file(commit).expect("an old commit");
+        }
+        let latest = store.latest("t").await.expect("a table").expect("a version");
+        assert_eq!((latest.number, latest.rows, latest.manifest.input_hash.as_str()), (9, 100, "9"));
         assert_eq!(store.orphans().await.expect("orphans"), []);
         let orphan = folder.path().join("t/_date=2024-01-01/part-x.parquet");
         std::fs::create_dir_all(orphan.parent().expect("a folder")).expect("a folder");

@@ -233,17 +233,16 @@ pub struct OnlineReadExec {
 }
 
 impl OnlineReadExec {
-    /// The rows of an input with their features.
+    /// The columns of an input, and the features of its rows.
     ///
     /// Errors: those of [`OnlineReader::read`].
-    pub async fn read(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let column = |e: &Arc<dyn PhysicalExpr>| Ok::<_, Error>(e.evaluate(&batch)?.into_array(batch.num_rows())?);
+    pub async fn read(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let column = |e: &Arc<dyn PhysicalExpr>| Ok::<_, Error>(e.evaluate(batch)?.into_array(batch.num_rows())?);
         let keys = self.keys.iter().map(column).collect::<Result<Vec<_>>>()?;
         let time = to_micros(&column(&self.time)?)?;
         let at: Vec<_> = time.iter().map(|t| t.map(|t| t.saturating_add(i64::from(self.inclusive)))).collect();
         let features = self.reader.read(&self.view, &keys, &at).await?;
-        let columns = batch.columns().iter().cloned().chain(features).collect();
-        Ok(RecordBatch::try_new(self.schema(), columns)?)
+        Ok(batch.columns().iter().cloned().chain(features).collect())
     }
 }
 
@@ -292,7 +291,7 @@ impl ExecutionPlan for OnlineReadExec {
         let exec = self.clone();
         let stream = input.then(move |batch| {
             let exec = exec.clone();
-            async move { Ok(exec.read(batch?).await?) }
+            async move { Ok(RecordBatch::try_new(exec.schema(), exec.read(&batch?).await?)?) }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }

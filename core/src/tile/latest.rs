@@ -1,28 +1,136 @@
 //! The latest row as an aggregation, so that latest-row views live in tiles like all others.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StructArray};
 use arrow::datatypes::{DataType, Field, Fields};
 
 use crate::aggregate::{Aggregation, Events};
+use crate::definition::FeatureView;
 use crate::{Error, Result, ordered};
 
 /// The row with the greatest (event time, sequence, values), as a struct of its columns.
 #[derive(Debug)]
-pub(super) struct LatestRow(pub(super) Vec<DataType>);
+pub(super) struct LatestRow(Vec<DataType>);
 
-/// Ordered as its fields are; NULLs first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Ordered by time, sequence and values; NULLs first. A row of many columns is one piece of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     time: i64,
-    sequence: Box<[u8]>,
-    values: Vec<Option<Box<[u8]>>>,
+    /// The sequence and the values: of each its length in 4 bytes, little-endian, and its bytes; [`NULL`] alone for NULL.
+    cells: Box<[u8]>,
+}
+
+/// The length of NULL.
+const NULL: u32 = u32::MAX;
+
+impl Ord for Row {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.time, Cells(&self.cells)).cmp(&(other.time, Cells(&other.cells)))
+    }
+}
+
+impl PartialOrd for Row {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The cells in some bytes, up to the end or to the first that is cut off; ordered cell by cell.
+#[derive(Clone, Copy)]
+struct Cells<'a>(&'a [u8]);
+
+impl Ord for Cells<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        Iterator::cmp(*self, *other)
+    }
+}
+
+impl PartialOrd for Cells<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(Ord::cmp(self, other))
+    }
+}
+
+impl PartialEq for Cells<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        Ord::cmp(self, other).is_eq()
+    }
+}
+
+impl Eq for Cells<'_> {}
+
+impl<'a> Iterator for Cells<'a> {
+    type Item = Option<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (len, rest) = self.0.split_first_chunk()?;
+        let len = match u32::from_le_bytes(*len) {
+            NULL => {
+                self.0 = rest;
+                return Some(None);
+            }
+            len => len as usize,
+        };
+        let (cell, rest) = rest.split_at_checked(len)?;
+        self.0 = rest;
+        Some(Some(cell))
+    }
+}
+
+fn push(cell: Option<&[u8]>, out: &mut Vec<u8>) {
+    out.extend(cell.map_or(NULL, |v| v.len() as u32).to_le_bytes());
+    out.extend(cell.unwrap_or_default());
 }
 
 impl LatestRow {
+    pub(super) fn of(view: &FeatureView) -> Self {
+        Self(view.events.schema().fields()[view.first_input()..].iter().map(|f| f.data_type().clone()).collect())
+    }
+
     fn fields(&self) -> Fields {
         self.0.iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true)).collect()
+    }
+
+    /// The columns of the latest of each group of encoded rows; NULL for none.
+    ///
+    /// Errors: [`Data`](crate::ErrorKind::Data) if one is damaged.
+    pub(super) fn columns(&self, groups: &[Vec<&[u8]>]) -> Result<Vec<ArrayRef>> {
+        let mut latest = Vec::with_capacity(groups.len());
+        for group in groups {
+            let mut best: Option<(i64, &[u8])> = None;
+            for bytes in group.iter().filter(|bytes| !bytes.is_empty()) {
+                let row = self.split(bytes)?;
+                let is_later = |best: (i64, &[u8])| (row.0, Cells(row.1)).gt(&(best.0, Cells(best.1)));
+                best = if best.is_none_or(is_later) { Some(row) } else { best };
+            }
+            latest.push(best.map(|(_, cells)| cells));
+        }
+        self.values(&latest)
+    }
+
+    /// The columns of rows that are cells, the first of which is the sequence.
+    fn values(&self, rows: &[Option<&[u8]>]) -> Result<Vec<ArrayRef>> {
+        let width = self.0.len();
+        let mut cells = Vec::with_capacity(width * rows.len());
+        for (i, row) in rows.iter().enumerate() {
+            cells.extend(row.iter().flat_map(|cells| Cells(cells).skip(1)));
+            cells.resize((i + 1) * width, None);
+        }
+        let column = |(i, t)| ordered::decode(t, cells.iter().skip(i).step_by(width).copied());
+        self.0.iter().enumerate().map(column).collect()
+    }
+
+    /// The time and the cells of an encoded row.
+    fn split<'a>(&self, bytes: &'a [u8]) -> Result<(i64, &'a [u8])> {
+        let short = || Error::data("a stored row is too short");
+        let (time, rest) = bytes.split_first_chunk().ok_or_else(short)?;
+        let mut cells = Cells(rest);
+        if cells.by_ref().take(1 + self.0.len()).count() != 1 + self.0.len() {
+            return Err(short());
+        }
+        Ok((i64::from_le_bytes(*time), &rest[..rest.len() - cells.0.len()]))
     }
 }
 
@@ -37,8 +145,10 @@ impl Aggregation for LatestRow {
         let sequences = events.sequence.map(ordered::encode).transpose()?;
         let columns = events.args.iter().map(ordered::encode).collect::<Result<Vec<_>>>()?;
         let row = |(i, time): (usize, &i64)| {
-            let sequence = sequences.as_ref().and_then(|s| s[i].clone()).unwrap_or_default();
-            Some(Row { time: *time, sequence, values: columns.iter().map(|c| c[i].clone()).collect() })
+            let mut cells = Vec::new();
+            push(Some(sequences.as_ref().and_then(|s| s[i].as_deref()).unwrap_or_default()), &mut cells);
+            columns.iter().for_each(|column| push(column[i].as_deref(), &mut cells));
+            Some(Row { time: *time, cells: cells.into() })
         };
         Ok(events.time.iter().enumerate().map(row).collect())
     }
@@ -50,38 +160,17 @@ impl Aggregation for LatestRow {
     }
 
     fn finish(&self, rows: &[Option<Row>]) -> Result<ArrayRef> {
-        let column = |(i, t): (usize, &DataType)| {
-            ordered::decode(t, rows.iter().map(|r| r.as_ref().and_then(|r| r.values[i].as_deref())))
-        };
-        let columns = self.0.iter().enumerate().map(column).collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(StructArray::try_new_with_length(self.fields(), columns, None, rows.len())?))
+        let cells: Vec<_> = rows.iter().map(|row| row.as_ref().map(|row| &row.cells[..])).collect();
+        Ok(Arc::new(StructArray::try_new_with_length(self.fields(), self.values(&cells)?, None, rows.len())?))
     }
 
     fn encode(&self, row: &Row, out: &mut Vec<u8>) {
         out.extend(row.time.to_le_bytes());
-        for value in std::iter::once(Some(&row.sequence)).chain(row.values.iter().map(Option::as_ref)) {
-            let len = value.map_or(u32::MAX, |v| v.len() as u32);
-            out.extend(len.to_le_bytes());
-            value.inspect(|v| out.extend(&v[..]));
-        }
+        out.extend(&row.cells);
     }
 
-    fn decode(&self, mut bytes: &[u8]) -> Result<Row> {
-        let mut take = |n: usize| {
-            let (head, tail) = bytes.split_at_checked(n).ok_or_else(|| Error::data("a stored row is too short"))?;
-            bytes = tail;
-            Ok::<_, Error>(head)
-        };
-        let time = i64::from_le_bytes(take(8)?.try_into().map_err(|_| Error::data("a stored row has no time"))?);
-        let mut value = || {
-            let len = take(4)?.try_into().map_err(|_| Error::data("a stored row is too short"))?;
-            match u32::from_le_bytes(len) {
-                u32::MAX => Ok(None),
-                len => take(len as usize).map(|v| Some(v.into())),
-            }
-        };
-        let sequence = value()?.unwrap_or_default();
-        let values = (0..self.0.len()).map(|_| value()).collect::<Result<_>>()?;
-        Ok(Row { time, sequence, values })
+    fn decode(&self, bytes: &[u8]) -> Result<Row> {
+        let (time, cells) = self.split(bytes)?;
+        Ok(Row { time, cells: cells.into() })
     }
 }

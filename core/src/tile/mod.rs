@@ -106,23 +106,27 @@ impl Program {
     /// The partial of each aggregate of `level` in an encoded tile.
     ///
     /// Errors: [`Data`](crate::ErrorKind::Data) if the bytes are not such a tile.
-    pub fn partials<'a>(&self, level: &Level, mut tile: &'a [u8]) -> Result<Vec<&'a [u8]>> {
-        let damaged =
-            || Error::data("a stored tile is damaged or of another version: run MATERIALIZE FEATURE VIEW again");
-        let mut take = |n: usize| {
-            let (head, tail) = tile.split_at_checked(n).ok_or_else(damaged)?;
-            tile = tail;
-            Ok::<_, Error>(head)
-        };
-        if take(1)? != [FORMAT] {
-            return Err(damaged());
-        }
-        let part = |_: &usize| {
-            let len = take(4)?.try_into().map_err(|_| damaged())?;
-            take(u32::from_le_bytes(len) as usize)
-        };
-        level.aggregates.iter().map(part).collect()
+    pub fn partials<'a>(&self, level: &Level, tile: &'a [u8]) -> Result<Vec<&'a [u8]>> {
+        parts(tile, level.aggregates.len())
     }
+}
+
+/// The `count` partials of an encoded tile.
+fn parts(mut tile: &[u8], count: usize) -> Result<Vec<&[u8]>> {
+    let damaged = || Error::data("a stored tile is damaged or of another version: run MATERIALIZE FEATURE VIEW again");
+    let mut take = |n: usize| {
+        let (head, tail) = tile.split_at_checked(n).ok_or_else(damaged)?;
+        tile = tail;
+        Ok::<_, Error>(head)
+    };
+    if take(1)? != [FORMAT] {
+        return Err(damaged());
+    }
+    let part = |_| {
+        let len = take(4)?.try_into().map_err(|_| damaged())?;
+        take(u32::from_le_bytes(len) as usize)
+    };
+    (0..count).map(part).collect()
 }
 
 /// Partials as the bytes of one tile: the format, then of each its length (4 bytes) and its bytes.
@@ -170,8 +174,7 @@ pub fn tile_schema(view: &FeatureView) -> SchemaRef {
 
 fn latest_row(view: &FeatureView) -> AggregateCall {
     let args: Vec<usize> = (view.first_input()..view.events.schema().fields().len()).collect();
-    let fields = args.iter().map(|c| view.events.schema().field(*c).data_type().clone()).collect();
     let sql = "the latest row".to_string();
     let binding = Binding { name: sql.clone(), args: vec![], retractable: false };
-    AggregateCall { function: aggregator(latest::LatestRow(fields)), binding, args, filter: None, sql }
+    AggregateCall { function: aggregator(latest::LatestRow::of(view)), binding, args, filter: None, sql }
 }

@@ -6,7 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 
-use super::{Program, feature_window, level_of};
+use super::latest::LatestRow;
+use super::{Program, feature_window, level_of, parts};
 use crate::asof::to_micros;
 use crate::definition::{Feature, FeatureSource, FeatureView, Micros, Window};
 use crate::online::{Position, Tile, TileKey, TileRange};
@@ -149,18 +150,20 @@ pub fn finish(
     wanted: &[Wanted],
     found: Vec<Vec<Tile>>,
 ) -> Result<Vec<ArrayRef>> {
-    let program = &Program::new(view);
-    let mut tiles: Vec<Vec<Vec<Tile>>> = vec![vec![vec![]; program.levels.len()]; at.len()];
-    for (wanted, found) in wanted.iter().zip(found) {
+    for (wanted, found) in wanted.iter().zip(&found) {
         if let (Some(at), Some(late)) = (at[wanted.row], found.iter().find(|t| Some(t.last_event) >= at[wanted.row])) {
             return Err(too_early(view, at, late.last_event));
         }
+    }
+    if view.is_latest() {
+        return finish_latest(view, at, wanted, &found);
+    }
+    let program = &Program::new(view);
+    let mut tiles: Vec<Vec<Vec<Tile>>> = vec![vec![vec![]; program.levels.len()]; at.len()];
+    for (wanted, found) in wanted.iter().zip(found) {
         tiles[wanted.row][wanted.level] = found;
     }
     let tiles = &tiles;
-    if view.is_latest() {
-        return finish_latest(view, program, tiles, at);
-    }
     let instants: Vec<_> = at.iter().map(|t| t.unwrap_or_default()).collect();
     let feature = |feature| {
         let (window, aggregate) = feature_window(view, feature);
@@ -193,29 +196,29 @@ fn groups<'a>(
     Ok(groups)
 }
 
+/// A latest row is all that a tile has.
 fn finish_latest(
     view: &FeatureView,
-    program: &Program,
-    tiles: &[Vec<Vec<Tile>>],
     at: &[Option<Micros>],
+    wanted: &[Wanted],
+    found: &[Vec<Tile>],
 ) -> Result<Vec<ArrayRef>> {
-    let alive = |row: &Vec<Vec<Tile>>, at: &Option<Micros>| {
-        let newest = row.iter().flatten().map(|t| t.last_event).max();
-        match (view.ttl, newest, at) {
-            (Some(ttl), Some(newest), Some(at)) => newest >= at.saturating_sub(ttl),
-            _ => true,
-        }
-    };
-    let mut groups = groups(program, tiles, at, Window::LIFETIME, 0)?;
-    for (group, (row, at)) in groups.iter_mut().zip(tiles.iter().zip(at)) {
-        if !alive(row, at) {
-            group.clear();
+    let mut groups = vec![vec![]; at.len()];
+    for (wanted, tiles) in wanted.iter().zip(found) {
+        let newest = tiles.iter().map(|t| t.last_event).max();
+        let is_expired = match (view.ttl, newest, at[wanted.row]) {
+            (Some(ttl), Some(newest), Some(at)) => newest < at.saturating_sub(ttl),
+            _ => false,
+        };
+        if !is_expired {
+            let rows = tiles.iter().map(|tile| parts(&tile.partial, 1));
+            groups[wanted.row] = rows.collect::<Result<Vec<_>>>()?.concat();
         }
     }
-    let rows = program.aggregates[0].function.merge_finish(&groups, &vec![0; groups.len()])?;
+    let columns = LatestRow::of(view).columns(&groups)?;
     let first = view.first_input();
     let column = |f: &Feature| match f.source {
-        FeatureSource::Latest { column } => Ok(Arc::clone(rows.as_struct().column(column - first))),
+        FeatureSource::Latest { column } => Ok(Arc::clone(&columns[column - first])),
         FeatureSource::Window { .. } => Err(Error::internal("a latest-row view with a window")),
     };
     view.features.iter().map(column).collect()

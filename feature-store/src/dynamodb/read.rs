@@ -16,15 +16,24 @@ const READS_MAX: usize = 10;
 impl Inner {
     /// The tiles of each range, without those that expired.
     pub async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
+        let is_empty = |i: usize| ranges[i].start >= ranges[i].end;
         let names: Vec<Option<Key>> = ranges.iter().map(|r| key_of_tile(r).filter(|_| r.start < r.end)).collect();
         // The service refuses a key that comes twice.
         let different: HashSet<&Key> = names.iter().flatten().collect();
         let different: Vec<Key> = different.into_iter().cloned().collect();
-        let searched = stream::iter(0..ranges.len()).map(|i| self.search(&ranges[i], names[i].is_some(), now));
-        let searched = searched.buffered(self.limits.calls.max(1)).try_collect::<Vec<_>>();
-        let (mut found, named) = futures::try_join!(searched, self.read_named(&different, now))?;
+        let unnamed = (0..ranges.len()).filter(|i| names[*i].is_none() && !is_empty(*i));
+        let search = |i: usize| async move { Ok::<_, Error>((i, self.search(&ranges[i], now).await?)) };
+        let searched = stream::iter(unnamed.map(search)).buffer_unordered(self.limits.calls.max(1));
+        let (searched, mut named) =
+            futures::try_join!(searched.try_collect::<Vec<_>>(), self.read_named(&different, now))?;
+        let mut found = vec![Vec::new(); ranges.len()];
+        for (i, tiles) in searched {
+            found[i] = tiles;
+        }
+        let is_once = names.iter().flatten().count() == different.len();
         for (tiles, name) in found.iter_mut().zip(&names) {
-            tiles.extend(name.as_ref().and_then(|name| named.get(name)).cloned());
+            let Some(name) = name else { continue };
+            tiles.extend(if is_once { named.remove(name) } else { named.get(name).cloned() });
         }
         Ok(found)
     }
@@ -32,19 +41,20 @@ impl Inner {
     /// The tiles of these headers, without those that expired.
     async fn read_named(&self, keys: &[Key], now: i64) -> Result<HashMap<Key, Tile>> {
         let headers = self.get_many(keys).await?.into_iter().filter(|h| h.is_alive(now));
-        let tiles = headers.map(|header| async move {
+        let (big, whole): (Vec<Item>, Vec<Item>) = headers.partition(|h| h.parts.is_some());
+        let big = big.into_iter().map(|header| async move {
             let key = header.key.clone();
             Ok::<_, Error>((key, self.tile(header, now).await?))
         });
-        let tiles: Vec<(Key, Option<Tile>)> = stream::iter(tiles).buffer_unordered(BIG_AT_ONCE).try_collect().await?;
+        let mut tiles: Vec<(Key, Option<Tile>)> = stream::iter(big).buffer_unordered(BIG_AT_ONCE).try_collect().await?;
+        for header in whole {
+            tiles.push((header.key.clone(), decode(header, &[])?));
+        }
         Ok(tiles.into_iter().filter_map(|(key, tile)| Some((key, tile?))).collect())
     }
 
     /// The tiles of a range without a name.
-    async fn search(&self, range: &TileRange, is_named: bool, now: i64) -> Result<Vec<Tile>> {
-        if is_named || range.start >= range.end {
-            return Ok(Vec::new());
-        }
+    async fn search(&self, range: &TileRange, now: i64) -> Result<Vec<Tile>> {
         let headers = self.query(&span_of_tiles(range)).await?;
         let tiles = headers.into_iter().filter(|h| h.is_alive(now)).map(|header| self.tile(header, now));
         let tiles: Vec<Option<Tile>> = stream::iter(tiles).buffered(BIG_AT_ONCE).try_collect().await?;

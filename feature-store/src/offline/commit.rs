@@ -56,7 +56,8 @@ pub(super) async fn commit(
         // What a table of this schema needs is asked of a new one that is never kept.
         let new = DeltaTable::new_in_memory().create().with_columns(kernel.fields().cloned());
         let new = new.with_partition_columns(partition_by.clone());
-        let new = new.with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_INTERVAL.to_string()));
+        let new =
+            new.with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_INTERVAL.to_string()));
         let new = new.await.map_err(fail)?;
         let new = new.snapshot().map_err(fail)?.snapshot();
         let metadata = match &old {
