@@ -167,3 +167,21 @@ fn a_file_is_loaded_and_a_missing_one_named() {
     std::fs::write(&path, small_text("regression")).unwrap();
     assert_eq!(Model::load("m", &path).unwrap(), model("m", &small_text("regression")));
 }
+
+#[test]
+fn a_large_file_is_read_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.txt");
+    let tree = |index| tree_text(index, &[(0, "0.5", 10, 1, -3), (1, "2", 0, -1, -2)], "1 2 4");
+    let text = model_text("regression", &(0..30_000).map(tree).collect::<Vec<_>>());
+    assert!(text.len() > 2 << 21, "{} bytes", text.len());
+    std::fs::write(&path, &text).unwrap();
+    let read = Model::load("m", &path).unwrap();
+    assert!(read == model("m", &text));
+    assert_eq!(forest(&read).trees().len(), 30_000);
+    // What is cut off is missed, and named by its line.
+    std::fs::write(&path, &text[..text.len() / 2]).unwrap();
+    let e = Model::load("m", &path).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Data);
+    assert!(e.to_string().contains(": line "), "{e}");
+}

@@ -31,8 +31,10 @@ use std::str::FromStr;
 use featurectl_core::{Error, Result};
 use serde_json::Value;
 
+use super::number::Number;
 use crate::score::forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO};
 use crate::score::model::{Body, Link, Model};
+use crate::score::parts::{processors, side_by_side};
 
 /// The keys of the header that matter for scoring.
 const HEADER_KEYS: &[&str] = &[
@@ -174,30 +176,6 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// A number of a list: most are whole, and those are read digit by digit.
-trait Number: FromStr {
-    /// The same number, if it can be.
-    fn of(whole: i64) -> Option<Self>;
-}
-
-macro_rules! numbers {
-    ($($of:ty),*) => {
-        $(impl Number for $of {
-            fn of(whole: i64) -> Option<Self> {
-                Self::try_from(whole).ok()
-            }
-        })*
-    };
-}
-numbers!(u8, u32, i32, usize);
-
-impl Number for f64 {
-    fn of(whole: i64) -> Option<Self> {
-        // Larger ones may have to be rounded, which parsing does.
-        (whole.unsigned_abs() < 1 << 53).then_some(whole as f64)
-    }
-}
-
 /// The known keys of the header or of a tree, with the lines they stand on.
 struct Section<'a> {
     /// How messages call it.
@@ -267,31 +245,19 @@ impl<'a> Section<'a> {
         // Each number takes two bytes at least.
         let mut list = Vec::with_capacity(count.min(values.len() / 2 + 1));
         let mut rest = values.as_bytes();
-        while let Some(start) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) {
-            rest = &rest[start..];
-            let negative = rest[0] == b'-';
-            let first = usize::from(negative);
-            let (mut whole, mut end) = (0i64, first);
-            // 18 digits fit.
-            while let Some(digit @ b'0'..=b'9') = rest.get(end).filter(|_| end < 18) {
-                whole = whole * 10 + i64::from(digit - b'0');
-                end += 1;
+        loop {
+            if let Some((number, length)) = T::quick(rest) {
+                list.push(number);
+                rest = &rest[length..];
+                continue;
             }
-            let ends = end > first && rest.get(end).is_none_or(u8::is_ascii_whitespace);
-            // -0 is a number of its own.
-            let quick =
-                if ends && (whole != 0 || !negative) { T::of(if negative { -whole } else { whole }) } else { None };
-            list.push(match quick {
-                Some(number) => number,
-                None => {
-                    end += rest[end..].iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len() - end);
-                    let at = values.len() - rest.len();
-                    self.value(line, key, &values[at..at + end])?
-                }
-            });
+            let Some(start) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) else { return Ok(list) };
+            rest = &rest[start..];
+            let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+            let at = values.len() - rest.len();
+            list.push(self.value(line, key, &values[at..at + end])?);
             rest = &rest[end..];
         }
-        Ok(list)
     }
 
     /// The `count` numbers that must be at `key`.
@@ -476,7 +442,7 @@ fn read_in_parts<'a>(
     empty: &Forest,
 ) -> Option<(Forest, Lines<'a>)> {
     let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size))?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(total / PART_BYTES);
+    let threads = processors().min(total / PART_BYTES);
     if threads < 2 {
         return None;
     }
@@ -493,10 +459,7 @@ fn read_in_parts<'a>(
         read_trees(&mut lines, tree, sizes, recoding, &mut forest).ok()?;
         Some((forest, lines))
     };
-    let read: Option<Vec<_>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || read(part))).collect();
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    });
+    let read: Option<Vec<_>> = side_by_side(parts, read).into_iter().collect();
     let (mut whole, mut number, mut behind) = (empty.clone(), first.number - 1, None);
     for (part, lines) in read? {
         whole.append(part);

@@ -15,6 +15,7 @@ mod catboost;
 mod lightgbm;
 mod lightgbm_json;
 mod linear;
+mod number;
 mod onnx;
 mod ubjson;
 mod xgboost;

@@ -32,10 +32,18 @@ pub(super) enum Part {
 }
 
 /// How many bits the code of a part has, and how many steps it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Cost {
-    width: usize,
+    width: u8,
     steps: u32,
+}
+
+/// A part with what it costs.
+#[derive(Debug)]
+struct Costed {
+    part: Part,
+    cost: Cost,
+    goes_on: bool,
 }
 
 /// All ways to join the parts of a tree that are worth a look.
@@ -43,16 +51,19 @@ pub(super) struct Parts<'a> {
     tree: &'a Tree,
     /// Leaves below each split.
     sizes: Vec<u32>,
-    parts: Vec<(Part, Cost)>,
+    parts: Vec<Costed>,
     /// What the paths that are being cut are made of, each with the weight of its path up to there.
     path: Vec<(Ways, u64)>,
+    /// Parts of a short path, from one place of it to another.
+    short: [[Ways; SHORT + 1]; SHORT],
 }
 
 /// Parts that are the same in other ways: the shorter the code, the more steps.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ways {
     of: [u32; WAYS],
-    count: usize,
+    cost: [Cost; WAYS],
+    count: u32,
 }
 
 /// How many ways are kept.
@@ -74,7 +85,8 @@ impl<'a> Parts<'a> {
         for (number, split) in tree.splits.iter().enumerate().rev() {
             sizes[number] = size(&sizes, split.left) + size(&sizes, split.right);
         }
-        let mut parts = Self { tree, sizes, parts: Vec::with_capacity(16 * tree.leaf_count()), path: Vec::new() };
+        let (parts, short) = (Vec::with_capacity(16 * tree.leaf_count()), [[Ways::default(); SHORT + 1]; SHORT]);
+        let mut parts = Self { tree, sizes, parts, path: Vec::new(), short };
         let ways = parts.subtree(if tree.splits.is_empty() { !0 } else { 0 })?;
         let whole = |part: &u32| {
             let Cost { width, steps } = parts.cost(*part);
@@ -86,11 +98,11 @@ impl<'a> Parts<'a> {
     }
 
     pub(super) fn part(&self, part: u32) -> Part {
-        self.parts[part as usize].0
+        self.parts[part as usize].part
     }
 
     pub(super) fn width(&self, part: u32) -> usize {
-        self.cost(part).width
+        usize::from(self.cost(part).width)
     }
 
     pub(super) fn split(&self, split: u32) -> &'a Split {
@@ -98,17 +110,32 @@ impl<'a> Parts<'a> {
     }
 
     fn cost(&self, part: u32) -> Cost {
-        self.parts[part as usize].1
+        self.parts[part as usize].cost
     }
 
     fn add(&mut self, ways: &mut Ways, part: Part, cost: Cost) {
-        ways.of[ways.count] = self.parts.len() as u32;
+        let goes_on = match part {
+            Part::Leaf(_) => true,
+            Part::Beside { right, .. } => !right,
+            Part::Cut { second, .. } => self.goes_on(second),
+        };
+        let number = ways.count as usize;
+        (ways.of[number], ways.cost[number]) = (self.parts.len() as u32, cost);
         ways.count += 1;
-        self.parts.push((part, cost));
+        self.parts.push(Costed { part, cost, goes_on });
+    }
+
+    fn leaf(&mut self, node: i32) -> Ways {
+        let mut leaf = Ways::default();
+        self.add(&mut leaf, Part::Leaf(!node as u16), Cost { width: 0, steps: 0 });
+        leaf
     }
 
     /// The part that a node is. A subtree beside a path has at most half of its leaves, so this does not call itself often.
     fn subtree(&mut self, mut node: i32) -> Option<Ways> {
+        if node < 0 {
+            return Some(self.leaf(node));
+        }
         let size = |parts: &Self, child: i32| if child < 0 { 1 } else { parts.sizes[child as usize] };
         let (start, mut weight) = (self.path.len(), 0);
         while node >= 0 {
@@ -125,8 +152,7 @@ impl<'a> Parts<'a> {
             self.path.push((ways, weight));
             node = along;
         }
-        let mut leaf = Ways::default();
-        self.add(&mut leaf, Part::Leaf(!node as u16), Cost { width: 0, steps: 0 });
+        let leaf = self.leaf(node);
         self.path.push((leaf, weight + 1));
         let whole = self.cut(start, self.path.len(), 0, false);
         self.path.truncate(start);
@@ -147,8 +173,8 @@ impl<'a> Parts<'a> {
         let between = weight(at);
         let (first, second) = (self.cut(start, at, before, true)?, self.cut(at, end, between, wanted)?);
         let mut found = Found::default();
-        found.join(self, first, second, wanted);
-        found.keep(self)
+        found.join(0, &first, &second, wanted);
+        found.keep(self, |_, _| (first, second))
     }
 
     /// Tries all ways.
@@ -159,28 +185,27 @@ impl<'a> Parts<'a> {
             [(only, _)] => return Some(only),
             [(first, _), (second, _)] => {
                 let mut found = Found::default();
-                found.join(self, first, second, wanted);
-                return found.keep(self);
+                found.join(0, &first, &second, wanted);
+                return found.keep(self, |_, _| (first, second));
             }
             _ => {}
         }
         // Of parts from one place of the path to another; what ends where all does is wanted only if that is.
-        let mut ways = [[Ways::default(); SHORT + 1]; SHORT];
         for from in 0..count {
-            ways[from][from + 1] = self.path[start + from].0;
+            self.short[from][from + 1] = self.path[start + from].0;
         }
         for length in 2..=count {
             for from in 0..=count - length {
                 let to = from + length;
                 let mut found = Found::default();
                 let wanted = wanted || to < count;
-                for (at, behind) in ways.iter().enumerate().take(to).skip(from + 1) {
-                    found.join(self, ways[from][at], behind[to], wanted);
+                for at in from + 1..to {
+                    found.join(at, &self.short[from][at], &self.short[at][to], wanted);
                 }
-                ways[from][to] = found.keep(self)?;
+                self.short[from][to] = found.keep(self, |parts, at| (parts.short[from][at], parts.short[at][to]))?;
             }
         }
-        Some(ways[0][count])
+        Some(self.short[0][count])
     }
 
     /// Puts the leaf of each code where the code says.
@@ -205,60 +230,62 @@ impl<'a> Parts<'a> {
 
     /// Whether rows go on behind a part of a path where the operand that says it is true.
     pub(super) fn goes_on(&self, part: u32) -> bool {
-        match self.part(part) {
-            Part::Leaf(_) => true,
-            Part::Beside { right, .. } => !right,
-            Part::Cut { second, .. } => self.goes_on(second),
-        }
+        self.parts[part as usize].goes_on
     }
 }
 
 impl Ways {
     fn all(&self) -> &[u32] {
-        &self.of[..self.count]
+        &self.of[..self.count as usize]
+    }
+
+    fn costs(&self) -> &[Cost] {
+        &self.cost[..self.count as usize]
     }
 }
 
 /// The ways to join two parts that take the fewest steps, by the bits of their codes.
 struct Found {
-    /// With the steps and the two parts of each; too many steps if there is none.
-    of_width: [(u32, u32, u32); BITS + 1],
+    /// For each width the steps, in the upper half, and below them which parts they join: where they meet and the number of
+    /// each among its ways. Then the least number is the one to take, without a branch.
+    of_width: [u64; BITS + 2],
     /// From the shortest codes to the longest.
     widths: (usize, usize),
 }
 
 impl Default for Found {
     fn default() -> Self {
-        Self { of_width: [(u32::MAX, 0, 0); BITS + 1], widths: (BITS, 0) }
+        Self { of_width: [u64::MAX; BITS + 2], widths: (BITS, 0) }
     }
 }
 
 impl Found {
-    /// Adds the joints of each way of a part with each of the one behind it.
-    fn join(&mut self, parts: &Parts<'_>, first: Ways, second: Ways, wanted: bool) {
-        for a in first.all() {
-            for b in second.all() {
-                let (of_first, of_second) = (parts.cost(*a), parts.cost(*b));
-                let width = 1 + of_first.width.max(of_second.width);
-                let shared = of_first.width.min(of_second.width) as u32;
+    /// Adds the joints of each way of a part with each of the one behind it; they meet `at` a place of the path.
+    fn join(&mut self, at: usize, first: &Ways, second: &Ways, wanted: bool) {
+        for (i, of_first) in first.costs().iter().enumerate() {
+            for (j, of_second) in second.costs().iter().enumerate() {
+                // Codes that are too long are all in the last place.
+                let width = usize::from(1 + of_first.width.max(of_second.width)).min(BITS + 1);
+                let shared = u32::from(of_first.width.min(of_second.width));
                 let steps = of_first.steps + of_second.steps + shared + u32::from(wanted);
-                if let Some(best) = self.of_width.get_mut(width)
-                    && steps < best.0
-                {
-                    *best = (steps, *a, *b);
-                    self.widths = (self.widths.0.min(width), self.widths.1.max(width));
-                }
+                let number = u64::from(steps) << 32 | (at << 16 | i << 8 | j) as u64;
+                self.of_width[width] = self.of_width[width].min(number);
+                self.widths = (self.widths.0.min(width), self.widths.1.max(width));
             }
         }
     }
 
-    /// `None` if all codes are too long.
-    fn keep(&self, parts: &mut Parts<'_>) -> Option<Ways> {
+    /// `None` if all codes are too long. `joined` are the parts that meet at a place.
+    fn keep<'a>(&self, parts: &mut Parts<'a>, joined: impl Fn(&Parts<'a>, usize) -> (Ways, Ways)) -> Option<Ways> {
         let (mut ways, mut fewest) = (Ways::default(), u32::MAX);
-        for width in self.widths.0..=self.widths.1 {
-            let (steps, first, second) = self.of_width[width];
-            if steps < fewest && ways.count < WAYS {
-                parts.add(&mut ways, Part::Cut { first, second }, Cost { width, steps });
+        for width in self.widths.0..=self.widths.1.min(BITS) {
+            let number = self.of_width[width];
+            let steps = (number >> 32) as u32;
+            if steps < fewest && (ways.count as usize) < WAYS {
+                let (first, second) = joined(parts, (number >> 16) as u16 as usize);
+                let [j, i, ..] = number.to_le_bytes().map(usize::from);
+                let part = Part::Cut { first: first.of[i], second: second.of[j] };
+                parts.add(&mut ways, part, Cost { width: width as u8, steps });
                 fewest = steps;
             }
         }

@@ -10,20 +10,54 @@
 
 use super::cuts::{Part, Parts};
 use super::questions::Questions;
-use super::{BITS, Missing, Split, Tree, Variant, edges};
+use super::{Missing, Split, Tree, Variant, edges};
 
-/// An operand before all of them are numbered.
+/// An operand before all of them are numbered: the place of a condition among all that can be asked, or in the upper bits a
+/// [`Kind`] and below it a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operand {
-    None,
-    All,
-    /// The place of a condition among all that can be asked.
-    Condition(u32),
+pub(super) struct Operand(u32);
+
+/// What an operand is that is no condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Kind {
+    /// 0 or 1 for every row, by the number.
+    Constant,
     /// One of the parities of the program.
-    Parity(u32),
-    Temporary(u16),
+    Parity,
+    Temporary,
     /// A bit of the code, which is kept when the program is over.
-    Bit(u16),
+    Bit,
+}
+
+impl Operand {
+    /// Places of conditions are below this.
+    pub(super) const PLACES: u32 = 1 << 31;
+    /// Where the kind begins.
+    const KIND: u32 = 29;
+    /// 0 for every row.
+    const NONE: Self = Self::new(Kind::Constant, 0);
+    /// 1 for every row.
+    const ALL: Self = Self::new(Kind::Constant, 1);
+
+    const fn new(kind: Kind, number: u32) -> Self {
+        Self(Self::PLACES | (kind as u32) << Self::KIND | number)
+    }
+
+    /// The place of a condition.
+    pub(super) fn place(self) -> Option<u32> {
+        (self.0 < Self::PLACES).then_some(self.0)
+    }
+
+    /// The kind, as a number, and the number of an operand that is no condition.
+    pub(super) fn numbered(self) -> (usize, u32) {
+        ((self.0 >> Self::KIND) as usize % 4, self.0 % (1 << Self::KIND))
+    }
+
+    fn temporary(self) -> Option<usize> {
+        let (kind, number) = self.numbered();
+        (self.place().is_none() && kind == Kind::Temporary as usize).then_some(number as usize)
+    }
 }
 
 /// A condition that is true for an odd number of `places`, or with `negated` for an even one.
@@ -45,20 +79,18 @@ pub(super) struct Program {
     pub(super) parities: Vec<Odd>,
     /// How many temporary operands it keeps at once.
     pub(super) temporary: usize,
-    free: Vec<u16>,
+    free: Vec<Operand>,
 }
-
-/// The bits of a subtree, of which there are as many as it is wide.
-type Bits = [Operand; BITS];
 
 impl Program {
     /// `None` for a tree whose codes would be too long.
     pub(super) fn new(tree: &Tree, questions: &Questions, used: &mut [bool]) -> Option<Self> {
         let (parts, root) = Parts::of(tree)?;
-        let width = parts.width(root);
-        let mut program = Self { leaf_of: vec![0; 1 << width], ..Self::default() };
-        let (bits, _) = Steps { parts: &parts, questions, used, program: &mut program }.part(root, false)?;
-        program.bits = bits[..width].to_vec();
+        let mut program = Self { leaf_of: vec![0; 1 << parts.width(root)], ..Self::default() };
+        program.muxes.reserve(tree.leaf_count() + tree.leaf_count() / 4);
+        let mut steps = Steps { parts: &parts, questions, used, bits: Vec::new(), program: &mut program };
+        steps.part(root, false)?;
+        program.bits = steps.bits;
         program.keep_bits();
         parts.fill(root, &mut program.leaf_of);
         Some(program)
@@ -68,19 +100,19 @@ impl Program {
     fn keep_bits(&mut self) {
         let mut kept = vec![None; self.temporary];
         for (bit, operand) in self.bits.iter_mut().enumerate() {
-            if let Operand::Temporary(number) = *operand {
-                *operand = *kept[usize::from(number)].get_or_insert(Operand::Bit(bit as u16));
+            if let Some(number) = operand.temporary() {
+                *operand = *kept[number].get_or_insert(Operand::new(Kind::Bit, bit as u32));
             }
         }
         for [to, sources @ ..] in self.muxes.iter_mut().rev() {
-            if let Operand::Temporary(number) = *to
-                && let Some(bit) = kept[usize::from(number)].take()
+            if let Some(number) = to.temporary()
+                && let Some(bit) = kept[number].take()
             {
                 *to = bit;
             }
             for source in sources {
-                if let Operand::Temporary(number) = *source
-                    && let Some(bit) = kept[usize::from(number)]
+                if let Some(number) = source.temporary()
+                    && let Some(bit) = kept[number]
                 {
                     *source = bit;
                 }
@@ -90,17 +122,17 @@ impl Program {
 
     /// `None` if there are more than 16 bits can name.
     fn allocate(&mut self) -> Option<Operand> {
-        if let Some(number) = self.free.pop() {
-            return Some(Operand::Temporary(number));
+        if let Some(operand) = self.free.pop() {
+            return Some(operand);
         }
         self.temporary += 1;
-        u16::try_from(self.temporary - 1).ok().map(Operand::Temporary)
+        u16::try_from(self.temporary - 1).ok().map(|number| Operand::new(Kind::Temporary, number.into()))
     }
 
     /// An operand that no later step needs.
     fn release(&mut self, operand: Operand) {
-        if let Operand::Temporary(number) = operand {
-            self.free.push(number);
+        if operand.temporary().is_some() {
+            self.free.push(operand);
         }
     }
 
@@ -123,62 +155,64 @@ struct Steps<'a> {
     questions: &'a Questions,
     /// Which conditions are asked at all.
     used: &'a mut [bool],
+    /// The bits of parts that are not joined yet, one part after the other.
+    bits: Vec<Operand>,
     program: &'a mut Program,
 }
 
 impl Steps<'_> {
-    /// The bits of a part and, if that is wanted of a part of a path, the operand that says whether rows go on behind it.
-    fn part(&mut self, part: u32, wanted: bool) -> Option<(Bits, Operand)> {
+    /// Puts the bits of a part behind the others, and gives the operand that says whether rows go on behind it, if that is
+    /// wanted of a part of a path.
+    fn part(&mut self, part: u32, wanted: bool) -> Option<Operand> {
         let (first, second) = match self.parts.part(part) {
-            Part::Leaf(_) => return Some(([Operand::None; BITS], Operand::None)),
+            Part::Leaf(_) => return Some(Operand::NONE),
             Part::Beside { split, subtree, .. } => {
-                let (bits, _) = self.part(subtree, false)?;
-                let split = self.parts.split(split);
-                return Some((bits, if wanted { self.goes_right(split) } else { Operand::None }));
+                self.part(subtree, false)?;
+                return Some(if wanted { self.goes_right(self.parts.split(split)) } else { Operand::NONE });
             }
             Part::Cut { first, second } => (first, second),
         };
-        let (width, width_of_second) = (self.parts.width(first), self.parts.width(second));
+        let first_is_wider = self.parts.width(first) >= self.parts.width(second);
+        let start = self.bits.len();
         // The wider one first: fewer temporary operands are then kept meanwhile.
-        let ((a, pass), (b, beyond)) = match width >= width_of_second {
-            true => (self.part(first, true)?, self.part(second, wanted)?),
-            false => {
-                let second = self.part(second, wanted)?;
-                (self.part(first, true)?, second)
-            }
-        };
+        let (wider, other) = if first_is_wider { (first, second) } else { (second, first) };
+        let of_wider = self.part(wider, first_is_wider || wanted)?;
+        let middle = self.bits.len();
+        let of_other = self.part(other, !first_is_wider || wanted)?;
+        let (pass, beyond) = if first_is_wider { (of_wider, of_other) } else { (of_other, of_wider) };
         let on = self.parts.goes_on(first);
-        let (right, left) = if on { (b, a) } else { (a, b) };
-        let mut bits = if width > width_of_second { a } else { b };
-        for bit in 0..width.min(width_of_second) {
-            bits[bit] = self.program.mux(pass, right[bit], left[bit])?;
+        for bit in 0..self.bits.len() - middle {
+            let (wider, other) = (self.bits[start + bit], self.bits[middle + bit]);
+            let (right, left) = if on == first_is_wider { (other, wider) } else { (wider, other) };
+            self.bits[start + bit] = self.program.mux(pass, right, left)?;
         }
-        bits[width.max(width_of_second)] = pass;
+        self.bits.truncate(middle);
+        self.bits.push(pass);
         if !wanted {
-            return Some((bits, Operand::None));
+            return Some(Operand::NONE);
         }
         // Rows that leave in the first part do not go on.
-        let leaves = if self.parts.goes_on(second) { Operand::None } else { Operand::All };
+        let leaves = if self.parts.goes_on(second) { Operand::NONE } else { Operand::ALL };
         let (right, left) = if on { (beyond, leaves) } else { (leaves, beyond) };
-        Some((bits, self.program.mux(pass, right, left)?))
+        self.program.mux(pass, right, left)
     }
 
     /// The operand that is true for rows that go right.
     fn goes_right(&mut self, split: &Split) -> Operand {
         let edges = edges(&split.test);
         let mut ask = |edge: f64, variant| {
-            let place = self.questions.place(split.feature as usize, edge, variant);
+            let place = self.questions.place(split.feature, edge, variant);
             self.used[place as usize] = true;
             place
         };
         if let [edge] = edges {
-            return Operand::Condition(ask(*edge, variant(split.missing, 0, true)));
+            return Operand(ask(*edge, variant(split.missing, 0, true)));
         }
         let odd = edges.len() % 2 == 1;
         let places = edges.iter().enumerate().map(|(n, edge)| ask(*edge, variant(split.missing, n, odd))).collect();
         // Left is an odd number of edges that are not exceeded.
         self.program.parities.push(Odd { places, negated: !odd });
-        Operand::Parity(self.program.parities.len() as u32 - 1)
+        Operand::new(Kind::Parity, self.program.parities.len() as u32 - 1)
     }
 }
 

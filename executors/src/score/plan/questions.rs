@@ -1,8 +1,9 @@
 //! What splits ask, and the numbers that all operands have.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
-use super::program::{Odd, Operand, Program};
+use super::program::{Kind, Odd, Operand, Program};
 use super::steps::Mux;
 use super::{
     ALL, CONDITIONS, CUTOFFS_MAX, Condition, NONE, PAGE, PART_TREES, Parity, Plane, Tree, VARIANTS, Variant, WOVEN,
@@ -13,6 +14,8 @@ use super::{
 pub(super) struct Questions {
     /// The cutoffs of each feature, ascending.
     pub(super) cutoffs: Vec<Vec<f64>>,
+    /// The place of each cutoff among those of its feature.
+    ranks: HashMap<(u32, u64), u32, Seed>,
     /// The first place of each feature: each of its cutoffs has a place for each variant.
     first: Vec<u32>,
     /// How many places there are.
@@ -22,35 +25,39 @@ pub(super) struct Questions {
 impl Questions {
     /// `None` if a feature has more cutoffs than ranks can tell apart.
     pub(super) fn of(trees: &[Tree], features: usize) -> Option<Self> {
-        let mut cutoffs = vec![Vec::new(); features];
-        for split in trees.iter().flat_map(|t| &t.splits) {
-            // -0 and 0 are one cutoff.
-            cutoffs[split.feature as usize].extend(edges(&split.test).iter().map(|t| t + 0.0));
-        }
-        let sorted = in_parts(features, if trees.len() < PART_TREES { features } else { 1 }, |part| {
-            let sorted = |of: &Vec<f64>| {
-                let mut of = of.clone();
-                of.sort_unstable_by(f64::total_cmp);
-                of.dedup();
-                of.shrink_to_fit();
-                of
-            };
-            cutoffs[part].iter().map(sorted).collect::<Vec<_>>()
+        let seed = Seed(RandomState::new().hash_one(trees.len()));
+        let asked = in_parts(trees.len(), PART_TREES, |part| {
+            let mut asked = HashMap::with_hasher(seed);
+            for split in trees[part].iter().flat_map(|t| &t.splits) {
+                asked.extend(edges(&split.test).iter().map(|edge| (asked_at(split.feature, *edge), 0)));
+            }
+            asked
         });
-        let cutoffs: Vec<Vec<f64>> = sorted.into_iter().flatten().collect();
+        let mut ranks = asked.into_iter().reduce(|mut all, part| {
+            all.extend(part);
+            all
+        })?;
+        let mut cutoffs = vec![Vec::new(); features];
+        ranks.keys().for_each(|(feature, edge)| cutoffs[*feature as usize].push(f64::from_bits(*edge)));
+        for (feature, of) in cutoffs.iter_mut().enumerate() {
+            of.sort_unstable_by(f64::total_cmp);
+            for (edge, rank) in of.iter().zip(0..) {
+                ranks.insert(asked_at(feature as u32, *edge), rank);
+            }
+        }
         let (mut first, mut count) = (Vec::with_capacity(features), 0);
         for of in &cutoffs {
             first.push(u32::try_from(count).ok()?);
             count += of.len() * VARIANTS;
         }
-        let fits = u32::try_from(count).is_ok() && cutoffs.iter().all(|of| of.len() <= CUTOFFS_MAX);
-        fits.then_some(Self { cutoffs, first, count })
+        let fits = count < Operand::PLACES as usize && cutoffs.iter().all(|of| of.len() <= CUTOFFS_MAX);
+        fits.then_some(Self { cutoffs, ranks, first, count })
     }
 
     /// The place of the condition that is true above an edge.
-    pub(super) fn place(&self, feature: usize, edge: f64, variant: Variant) -> u32 {
-        let rank = self.cutoffs[feature].partition_point(|t| *t < edge);
-        self.first[feature] + (rank * VARIANTS + variant as usize) as u32
+    pub(super) fn place(&self, feature: u32, edge: f64, variant: Variant) -> u32 {
+        let rank = self.ranks[&asked_at(feature, edge)];
+        self.first[feature as usize] + rank * VARIANTS as u32 + variant as u32
     }
 
     /// Numbers everything that is used: the conditions of a plane are beside each other.
@@ -59,7 +66,8 @@ impl Questions {
         used: &[bool],
         programs: &[Program],
     ) -> Option<(Numbering, Vec<Condition>, Vec<Vec<Plane>>)> {
-        let mut of_place = vec![0; self.count];
+        // One more, for those that are no conditions.
+        let mut of_place = vec![0; self.count + 1];
         let (mut conditions, mut planes, mut number) = (Vec::new(), vec![Vec::new(); self.cutoffs.len()], 0);
         for (feature, cutoffs) in self.cutoffs.iter().enumerate() {
             for page in 0..cutoffs.len().div_ceil(PAGE) {
@@ -87,6 +95,43 @@ impl Questions {
         let temporary = programs.iter().map(|program| program.temporary).max().unwrap_or(0) * WOVEN;
         numbering.operands = numbering.temporary() + temporary;
         (numbering.operands <= usize::from(u16::MAX)).then_some((numbering, conditions, planes))
+    }
+}
+
+/// What is asked of a feature at an edge. -0 and 0 are one cutoff.
+fn asked_at(feature: u32, edge: f64) -> (u32, u64) {
+    (feature, (edge + 0.0).to_bits())
+}
+
+/// Hashes numbers in a few steps. Begins with another number each time, so that no file can be made for it.
+#[derive(Debug, Clone, Copy)]
+struct Seed(u64);
+
+impl BuildHasher for Seed {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+impl Hasher for Seed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Any odd number of which half of the bits are set.
+        let product = u128::from(self.0 ^ number) * 0x9E37_79B9_7F4A_7C15;
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -138,24 +183,34 @@ impl Numbering {
         self.first_bit() + WOVEN * self.bits
     }
 
-    /// The number of an operand of a program.
-    fn operand(&self, program: usize, operand: Operand) -> u16 {
-        let number = match operand {
-            Operand::None => return NONE,
-            Operand::All => return ALL,
-            Operand::Condition(place) => CONDITIONS + usize::from(self.of_place[place as usize]),
-            Operand::Parity(n) => CONDITIONS + self.conditions + usize::from(self.parities[program][n as usize]),
-            Operand::Bit(n) => self.first_bit() + program % WOVEN * self.bits + usize::from(n),
-            // Trees that are woven have their own.
-            Operand::Temporary(n) => self.temporary() + usize::from(n) * WOVEN + program % WOVEN,
-        };
-        // All are below `operands`.
-        number as u16
+    /// What numbers the operands of a program.
+    fn of_program(&self, program: usize) -> impl Fn(Operand) -> u16 {
+        let lane = program % WOVEN;
+        // Of each kind, the number of the first and the step to the next.
+        let mut kinds = [(0, 0); 4];
+        kinds[Kind::Constant as usize] = (usize::from(NONE), usize::from(ALL - NONE));
+        kinds[Kind::Bit as usize] = (self.first_bit() + lane * self.bits, 1);
+        // Trees that are woven have their own.
+        kinds[Kind::Temporary as usize] = (self.temporary() + lane, WOVEN);
+        move |operand| {
+            let (kind, n) = operand.numbered();
+            let place = operand.place();
+            if kind == Kind::Parity as usize && place.is_none() {
+                return (CONDITIONS + self.conditions) as u16 + self.parities[program][n as usize];
+            }
+            // Both are computed, since which of them it is could not be predicted.
+            let (first, step) = kinds[kind];
+            let condition = self.of_place[place.unwrap_or(0) as usize];
+            // All are below `operands`.
+            let other = (first + n as usize * step) as u16;
+            if place.is_some() { CONDITIONS as u16 + condition } else { other }
+        }
     }
 
     /// The bits of the low byte of a code, and those of the high byte.
     pub(super) fn bits(&self, program: usize, bits: &[Operand]) -> Option<(ByteBits, ByteBits)> {
-        let of = |(bit, operand): (usize, &Operand)| (self.operand(program, *operand), 1 << (bit % 8));
+        let number = self.of_program(program);
+        let of = |(bit, operand): (usize, &Operand)| (number(*operand), 1 << (bit % 8));
         let (low, high) = bits.split_at(bits.len().min(8));
         Some((low.iter().enumerate().map(of).collect(), high.iter().enumerate().map(of).collect()))
     }
@@ -169,9 +224,9 @@ pub(super) fn weave(first: usize, programs: &[Program], numbering: &Numbering) -
     for (set, woven) in programs.chunks(WOVEN).enumerate() {
         starts.push(muxes.len());
         let longest = woven.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
+        let number: Vec<_> = (0..woven.len()).map(|i| numbering.of_program(first + set * WOVEN + i)).collect();
         for step in 0..longest {
-            for (i, program) in woven.iter().enumerate() {
-                let number = |operand| numbering.operand(first + set * WOVEN + i, operand);
+            for (program, number) in woven.iter().zip(&number) {
                 muxes.extend(program.muxes.get(step).map(|mux| Mux::new(mux.map(number))));
             }
         }
