@@ -29,9 +29,9 @@ use std::collections::HashSet;
 use std::str::FromStr;
 
 use featurectl_core::{Error, Result};
+use lexical_core::FromLexical;
 use serde_json::Value;
 
-use super::number::Number;
 use crate::score::forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO};
 use crate::score::model::{Body, Link, Model};
 use crate::score::parts::{processors, side_by_side};
@@ -235,20 +235,23 @@ impl<'a> Section<'a> {
     }
 
     /// The numbers that must be at `key`.
-    fn list<T: Number>(&self, key: &str) -> Result<Vec<T>> {
+    fn list<T: FromStr + FromLexical>(&self, key: &str) -> Result<Vec<T>> {
         let (line, values) = self.require(key)?;
         self.list_of(line, key, values, 0)
     }
 
     /// The numbers in `values`, about `count` of them.
-    fn list_of<T: Number>(&self, line: usize, key: &str, values: &str, count: usize) -> Result<Vec<T>> {
+    fn list_of<T: FromStr + FromLexical>(&self, line: usize, key: &str, values: &str, count: usize) -> Result<Vec<T>> {
         // Each number takes two bytes at least.
         let mut list = Vec::with_capacity(count.min(values.len() / 2 + 1));
         let mut rest = values.as_bytes();
         loop {
-            if let Some((number, length)) = T::quick(rest) {
+            // Most are a number and a blank; what else there is, the standard library knows.
+            if let Ok((number, length)) = lexical_core::parse_partial(rest)
+                && rest.get(length) == Some(&b' ')
+            {
                 list.push(number);
-                rest = &rest[length..];
+                rest = &rest[length + 1..];
                 continue;
             }
             let Some(start) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) else { return Ok(list) };
@@ -261,7 +264,7 @@ impl<'a> Section<'a> {
     }
 
     /// The `count` numbers that must be at `key`.
-    fn exactly<T: Number>(&self, key: &str, count: usize) -> Result<Vec<T>> {
+    fn exactly<T: FromStr + FromLexical>(&self, key: &str, count: usize) -> Result<Vec<T>> {
         let (line, values) = self.require(key)?;
         let list = self.list_of(line, key, values, count)?;
         if list.len() != count {

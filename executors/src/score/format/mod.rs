@@ -15,7 +15,6 @@ mod catboost;
 mod lightgbm;
 mod lightgbm_json;
 mod linear;
-mod number;
 mod onnx;
 mod ubjson;
 mod xgboost;
