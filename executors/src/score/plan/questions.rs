@@ -1,7 +1,8 @@
 //! What splits ask, and the numbers that all operands have.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+
+use ahash::RandomState;
 
 use super::program::{Kind, Odd, Operand, Program};
 use super::steps::Mux;
@@ -15,7 +16,7 @@ pub(super) struct Questions {
     /// The cutoffs of each feature, ascending.
     pub(super) cutoffs: Vec<Vec<f64>>,
     /// The place of each cutoff among those of its feature.
-    ranks: HashMap<(u32, u64), u32, Seed>,
+    ranks: HashMap<(u32, u64), u32, RandomState>,
     /// The first place of each feature: each of its cutoffs has a place for each variant.
     first: Vec<u32>,
     /// How many places there are.
@@ -25,9 +26,9 @@ pub(super) struct Questions {
 impl Questions {
     /// `None` if a feature has more cutoffs than ranks can tell apart.
     pub(super) fn of(trees: &[Tree], features: usize) -> Option<Self> {
-        let seed = Seed(RandomState::new().hash_one(trees.len()));
+        let seed = RandomState::new();
         let asked = in_parts(trees.len(), PART_TREES, |part| {
-            let mut asked = HashMap::with_hasher(seed);
+            let mut asked = HashMap::with_hasher(seed.clone());
             for split in trees[part].iter().flat_map(|t| &t.splits) {
                 asked.extend(edges(&split.test).iter().map(|edge| (asked_at(split.feature, *edge), 0)));
             }
@@ -101,38 +102,6 @@ impl Questions {
 /// What is asked of a feature at an edge. -0 and 0 are one cutoff.
 fn asked_at(feature: u32, edge: f64) -> (u32, u64) {
     (feature, (edge + 0.0).to_bits())
-}
-
-/// Hashes numbers in a few steps. Begins with another number each time, so that no file can be made for it.
-#[derive(Debug, Clone, Copy)]
-struct Seed(u64);
-
-impl BuildHasher for Seed {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        *self
-    }
-}
-
-impl Hasher for Seed {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Any odd number of which half of the bits are set.
-        let product = u128::from(self.0 ^ number) * 0x9E37_79B9_7F4A_7C15;
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// The numbers of operands.
