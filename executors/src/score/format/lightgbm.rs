@@ -246,12 +246,9 @@ impl<'a> Section<'a> {
         let mut list = Vec::with_capacity(count.min(values.len() / 2 + 1));
         let mut rest = values.as_bytes();
         loop {
-            // Most are a number and a blank; what else there is, the standard library knows.
-            if let Ok((number, length)) = lexical_core::parse_partial(rest)
-                && rest.get(length) == Some(&b' ')
-            {
+            if let Some((number, length)) = quick(rest) {
                 list.push(number);
-                rest = &rest[length + 1..];
+                rest = &rest[length..];
                 continue;
             }
             let Some(start) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) else { return Ok(list) };
@@ -422,6 +419,15 @@ fn steepness(words: &[&str]) -> Result<f64> {
         true => Ok(sigmoid),
         false => Err(damaged("`sigmoid` is not above 0")),
     }
+}
+
+/// The number that text begins with, and how long it is with the blank behind it, as most are in lists. `None` for what
+/// else there may be: the standard library knows all.
+fn quick<T: FromLexical>(text: &[u8]) -> Option<(T, usize)> {
+    let (number, length) = lexical_core::parse_partial(text).ok()?;
+    // Without a digit, there is none.
+    let is_whole = length > 0 && text[length - 1].is_ascii_digit() && text.get(length) == Some(&b' ');
+    is_whole.then_some((number, length + 1))
 }
 
 /// The number behind `key` in an objective.
@@ -839,4 +845,51 @@ fn categorical_parameter(notes: &str) -> Vec<usize> {
 fn line_after<'a>(notes: &'a str, key: &str) -> Option<&'a str> {
     let at = notes.rfind(key)?;
     notes[at + key.len()..].lines().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is read fast is what the standard library reads.
+    fn is_as_std<T: FromLexical + FromStr + Debug>(text: &str) {
+        if let Some((number, length)) = quick::<T>(format!("{text} 1").as_bytes()) {
+            let wanted = text.parse::<T>().ok().map(|number| format!("{number:?}"));
+            assert_eq!((Some(format!("{number:?}")), length), (wanted, text.len() + 1), "`{text}`");
+        }
+    }
+
+    fn all_are_as_std(text: &str) {
+        is_as_std::<f64>(text);
+        is_as_std::<i32>(text);
+        is_as_std::<u32>(text);
+        is_as_std::<u8>(text);
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_read_fast() {
+        for text in [
+            "", "-", "+", ".", "-.", "e5", "1e", "1e+", "1e-", "--1", "0x1", "1_0", "nan", "-inf", "1-", "9e9999", "-0",
+        ] {
+            all_are_as_std(text);
+        }
+        assert_eq!(quick::<u8>(b" 1 2"), None);
+        assert_eq!(quick::<u8>(b"256 "), None);
+        assert_eq!(quick::<f64>(b"0.5\n"), None);
+        assert_eq!(quick::<f64>(b"-1e-05 7"), Some((-1e-5, 7)));
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_read_as_the_standard_library_does(text in "[-+.e0-9]{0,12}", bits: u64) {
+            all_are_as_std(&text);
+            let number = f64::from_bits(bits);
+            all_are_as_std(&number.to_string());
+            all_are_as_std(&format!("{number:.17e}"));
+        }
+    }
 }
