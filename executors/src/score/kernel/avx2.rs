@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::portable::{codes_of, leaves_of, muxes_of};
+use super::portable::{codes_of, is_any, leaves_of, muxes_of};
 use super::{Kernel, Lane, Leaves};
 use crate::score::plan::{Condition, Cutoffs, LeafOf, Steps};
 
@@ -258,17 +258,20 @@ fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut
 #[target_feature(enable = "avx2")]
 fn muxes_by_avx2<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
     assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
-    let base: *mut __m256i = operands.as_mut_ptr().cast();
-    for mux in steps.muxes() {
-        // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes of two vectors, aligned to 64 bytes.
-        unsafe {
-            let [to, right, left, condition] = mux.operands().map(|operand| base.add(operand * LANES * 2));
-            for half in 0..LANES * 2 {
-                let (c, r, l) = (*condition.add(half), *right.add(half), *left.add(half));
-                *to.add(half) = _mm256_or_si256(_mm256_and_si256(c, r), _mm256_andnot_si256(c, l));
+    steps.run(|muxes| {
+        let base: *mut __m256i = operands.as_mut_ptr().cast();
+        for mux in muxes {
+            // SAFETY: every operand is below `steps.operands()`, for each of which there are lanes of two vectors, aligned to 64 bytes.
+            unsafe {
+                let [to, right, left, condition] = mux.operands().map(|operand| base.add(operand * LANES * 2));
+                for half in 0..LANES * 2 {
+                    let (c, r, l) = (*condition.add(half), *right.add(half), *left.add(half));
+                    *to.add(half) = _mm256_or_si256(_mm256_and_si256(c, r), _mm256_andnot_si256(c, l));
+                }
             }
         }
-    }
+        muxes.last().is_some_and(|mux| is_any(mux, operands, LANES))
+    });
 }
 
 #[target_feature(enable = "avx2")]

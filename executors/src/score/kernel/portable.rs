@@ -2,7 +2,7 @@
 //! over bits are such that compilers turn them into whatever vectors there are.
 
 use super::{Kernel, Lane, Leaves};
-use crate::score::plan::{Condition, Cutoffs, LeafOf, Steps};
+use crate::score::plan::{Condition, Cutoffs, LeafOf, Mux, Steps};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Portable;
@@ -94,17 +94,27 @@ pub(super) fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes
 
 #[inline(always)]
 pub(super) fn muxes_of(steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
-    for mux in steps.muxes() {
-        let [to, right, left, condition] = mux.operands();
-        for lane in 0..lanes {
-            let of = |operand: usize| operands[operand * lanes + lane].0;
-            let (c, r, l) = (of(condition), of(right), of(left));
-            let to = &mut operands[to * lanes + lane].0;
-            for word in 0..8 {
-                to[word] = l[word] ^ (c[word] & (l[word] ^ r[word]));
+    steps.run(|muxes| {
+        for mux in muxes {
+            let [to, right, left, condition] = mux.operands();
+            for lane in 0..lanes {
+                let of = |operand: usize| operands[operand * lanes + lane].0;
+                let (c, r, l) = (of(condition), of(right), of(left));
+                let to = &mut operands[to * lanes + lane].0;
+                for word in 0..8 {
+                    to[word] = l[word] ^ (c[word] & (l[word] ^ r[word]));
+                }
             }
         }
-    }
+        muxes.last().is_some_and(|mux| is_any(mux, operands, lanes))
+    });
+}
+
+/// Whether what a mux gave is not 0 for all rows.
+#[inline(always)]
+pub(super) fn is_any(mux: &Mux, operands: &[Lane], lanes: usize) -> bool {
+    let [to, ..] = mux.operands();
+    operands[to * lanes..][..lanes].iter().any(|lane| lane.0 != [0; 8])
 }
 
 #[inline(always)]

@@ -88,7 +88,8 @@ impl<K: Kernel> Run<'_, K> {
         }
         for trees in plan.trees.chunks(WOVEN) {
             for tree in trees {
-                self.kernel.muxes(plan.muxes.steps(tree.muxes.clone()), &mut arena.operands, lanes);
+                let steps = plan.muxes.steps(tree.muxes.clone(), &tree.guards);
+                self.kernel.muxes(steps, &mut arena.operands, lanes);
             }
             match K::APART && trees.iter().all(|tree| tree.small) {
                 true => self.add_together(plan, trees, lanes, arena),

@@ -105,6 +105,29 @@ impl<'a> Parts<'a> {
         usize::from(self.cost(part).width)
     }
 
+    /// How many parts there are, of all ways.
+    pub(super) fn count(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub(super) fn steps(&self, part: u32) -> u32 {
+        self.cost(part).steps
+    }
+
+    /// How many of the rows of the training were in a part; 0 if the model does not say.
+    pub(super) fn rows(&self, part: u32) -> f64 {
+        let of = |place: usize| self.tree.covers.get(place).copied().unwrap_or(0.0);
+        match self.part(part) {
+            Part::Leaf(leaf) => of(self.tree.splits.len() + usize::from(leaf)),
+            Part::Beside { split, right, .. } => {
+                let split = self.split(split);
+                let child = if right { split.right } else { split.left };
+                of(if child < 0 { self.tree.splits.len() + !child as usize } else { child as usize })
+            }
+            Part::Cut { first, second } => self.rows(first) + self.rows(second),
+        }
+    }
+
     pub(super) fn split(&self, split: u32) -> &'a Split {
         &self.tree.splits[split as usize]
     }

@@ -32,7 +32,7 @@ pub(in crate::score) use self::cutoffs::{Buckets, at_most};
 use self::program::Program;
 use self::questions::{Questions, weave};
 use self::steps::Muxes;
-pub(in crate::score) use self::steps::{Mux, Steps};
+pub(in crate::score) use self::steps::{Guard, Mux, Steps};
 use super::forest::{Forest, Missing, Precision, Split, Test, Tree};
 use super::kernel::Lane;
 use super::parts::in_parts;
@@ -134,6 +134,8 @@ pub(in crate::score) struct TreePlan {
     pub(in crate::score) tree: usize,
     /// Of trees that are woven, the first has the muxes of all.
     pub(in crate::score) muxes: Range<usize>,
+    /// Which of its own are skipped for blocks that have no rows there.
+    pub(in crate::score) guards: Vec<Guard>,
     /// The bits of the code's low byte: the operand of each, and its value.
     pub(in crate::score) low: Vec<(u16, u8)>,
     /// Those of its high byte.
@@ -214,32 +216,26 @@ impl Plan {
             let programs = &programs[part.start * WOVEN..(part.end * WOVEN).min(programs.len())];
             weave(part.start * WOVEN, programs, &numbering)
         });
-        let (mut starts, mut all) = (Vec::with_capacity(woven), Vec::new());
-        for part in muxes {
-            let (muxes, starts_of_part) = part?;
-            starts.extend(starts_of_part.iter().map(|start| start + all.len()));
+        let (mut steps, mut all) = (Vec::with_capacity(programs.len()), Vec::new());
+        for (muxes, of_part) in muxes {
+            steps.extend(of_part.into_iter().map(|steps| steps.start + all.len()..steps.end + all.len()));
             if all.is_empty() { all = muxes } else { all.extend(muxes) }
         }
         let (mut values, mut values32, mut apart) = (Vec::new(), Vec::new(), 0);
         let mut plans = Vec::with_capacity(programs.len());
-        for (number, program) in programs.iter().enumerate() {
+        for (number, (program, muxes)) in programs.into_iter().zip(steps).enumerate() {
             let tree = &of[number];
-            let leaf_of = leaf_of(tree, program);
+            let leaf_of = leaf_of(tree, &program);
             let order: &[u16] = if matches!(leaf_of, LeafOf::Code) { &program.leaf_of } else { &[] };
             let targets = match forest.sum {
                 Precision::F64 => table(tree, order, &mut values, |v| v),
                 Precision::F32 => table(tree, order, &mut values32, |v| v as f32),
             };
             let (low, high) = numbering.bits(number, &program.bits)?;
-            let start = |woven: usize| starts.get(woven).copied().unwrap_or(all.len());
-            let muxes = match number % WOVEN {
-                0 => start(number / WOVEN)..start(number / WOVEN + 1),
-                _ => 0..0,
-            };
             let leaves = tree.leaf_count();
             let small = leaves <= SMALL_LEAVES && high.is_empty() && targets.len() == 1 && tree.linear.is_empty();
-            let tree =
-                TreePlan { tree: trees.start + number, muxes, low, high, leaf_of, leaves, targets, apart, small };
+            let (tree, guards) = (trees.start + number, program.guards);
+            let tree = TreePlan { tree, muxes, guards, low, high, leaf_of, leaves, targets, apart, small };
             apart += tree.targets.len() * tree.lanes_apart(forest.sum);
             plans.push(tree);
         }

@@ -7,10 +7,26 @@
 //!
 //! A tree has long paths, and a bit more for each split of a path would be too many. So subtrees are not joined where they
 //! hang, but as `cuts.rs` says.
+//!
+//! Of a large tree, a block of rows seldom is in all parts. So a large part has a guard: the operand that is true for the rows
+//! that are in it is computed before it, and where that is 0 for all of them, the part's steps are skipped. What its bits
+//! are then means as little as those of rows in another part.
+//!
+//! ```text
+//!  here = goes on ? reached : 0      guard: is `here` 0 for all rows?  ── yes ──┐
+//!  steps of the part, `reached` in it is `here`                                 │
+//!  bits joined with those of the other part  ◀──────────────────────────────────┘
+//! ```
 
 use super::cuts::{Part, Parts};
 use super::questions::Questions;
-use super::{Missing, Split, Tree, Variant, edges};
+use super::steps::Guard;
+use super::{Missing, SMALL_LEAVES, Split, Tree, Variant, edges};
+
+/// The fewest steps for which a guard pays.
+const GUARDED: u32 = 32;
+/// A part is seldom empty which more than this share of the rows is in.
+const SELDOM: f64 = 0.3;
 
 /// An operand before all of them are numbered: the place of a condition among all that can be asked, or in the upper bits a
 /// [`Kind`] and below it a number.
@@ -72,6 +88,8 @@ pub(super) struct Odd {
 pub(super) struct Program {
     /// To, right, left, condition.
     pub(super) muxes: Vec<[Operand; 4]>,
+    /// By where they start; some are in others.
+    pub(super) guards: Vec<Guard>,
     /// The bits of the code, the lowest first.
     pub(super) bits: Vec<Operand>,
     /// The leaf of each code.
@@ -88,8 +106,11 @@ impl Program {
         let (parts, root) = Parts::of(tree)?;
         let mut program = Self { leaf_of: vec![0; 1 << parts.width(root)], ..Self::default() };
         program.muxes.reserve(tree.leaf_count() + tree.leaf_count() / 4);
-        let mut steps = Steps { parts: &parts, questions, used, bits: Vec::new(), program: &mut program };
-        steps.part(root, false)?;
+        let rows = parts.rows(root);
+        let (guarded, cuts) = (tree.leaf_count() > SMALL_LEAVES, vec![None; parts.count()]);
+        let bits = Vec::new();
+        let mut steps = Steps { parts: &parts, questions, used, guarded, rows, cuts, bits, program: &mut program };
+        steps.part(root, Operand::ALL)?;
         program.bits = steps.bits;
         program.keep_bits();
         parts.fill(root, &mut program.leaf_of);
@@ -155,32 +176,37 @@ struct Steps<'a> {
     questions: &'a Questions,
     /// Which conditions are asked at all.
     used: &'a mut [bool],
+    /// Whether large parts have guards.
+    guarded: bool,
+    /// All rows of the training.
+    rows: f64,
+    /// For each part that is cut, the operand that says whether rows go on behind the first half, once it is computed.
+    cuts: Vec<Option<Operand>>,
     /// The bits of parts that are not joined yet, one part after the other.
     bits: Vec<Operand>,
     program: &'a mut Program,
 }
 
 impl Steps<'_> {
-    /// Puts the bits of a part behind the others, and gives the operand that says whether rows go on behind it, if that is
-    /// wanted of a part of a path.
-    fn part(&mut self, part: u32, wanted: bool) -> Option<Operand> {
+    /// Puts the bits of a part, which the rows of `reached` are in, behind the others.
+    fn part(&mut self, part: u32, reached: Operand) -> Option<()> {
         let (first, second) = match self.parts.part(part) {
-            Part::Leaf(_) => return Some(Operand::NONE),
-            Part::Beside { split, subtree, .. } => {
-                self.part(subtree, false)?;
-                return Some(if wanted { self.goes_right(self.parts.split(split)) } else { Operand::NONE });
-            }
+            Part::Leaf(_) => return Some(()),
+            Part::Beside { subtree, .. } => return self.part(subtree, reached),
             Part::Cut { first, second } => (first, second),
         };
+        let pass = match self.cuts[part as usize] {
+            Some(pass) => pass,
+            None => self.goes_on(first)?,
+        };
         let first_is_wider = self.parts.width(first) >= self.parts.width(second);
+        let on = self.parts.goes_on(first);
         let start = self.bits.len();
         // The wider one first: fewer temporary operands are then kept meanwhile.
         let (wider, other) = if first_is_wider { (first, second) } else { (second, first) };
-        let of_wider = self.part(wider, first_is_wider || wanted)?;
+        self.half(wider, pass, on != first_is_wider, reached)?;
         let middle = self.bits.len();
-        let of_other = self.part(other, !first_is_wider || wanted)?;
-        let (pass, beyond) = if first_is_wider { (of_wider, of_other) } else { (of_other, of_wider) };
-        let on = self.parts.goes_on(first);
+        self.half(other, pass, on == first_is_wider, reached)?;
         for bit in 0..self.bits.len() - middle {
             let (wider, other) = (self.bits[start + bit], self.bits[middle + bit]);
             let (right, left) = if on == first_is_wider { (other, wider) } else { (wider, other) };
@@ -188,12 +214,40 @@ impl Steps<'_> {
         }
         self.bits.truncate(middle);
         self.bits.push(pass);
-        if !wanted {
-            return Some(Operand::NONE);
+        Some(())
+    }
+
+    /// One half of a part that is cut: the rows of `reached` are in it for which `pass` is `side`.
+    fn half(&mut self, part: u32, pass: Operand, side: bool, reached: Operand) -> Option<()> {
+        let seldom = || self.parts.rows(part) <= SELDOM * self.rows;
+        if !self.guarded || self.parts.steps(part) < GUARDED || !seldom() {
+            return self.part(part, reached);
         }
+        let here = self.program.allocate()?;
+        let (right, left) = if side { (reached, Operand::NONE) } else { (Operand::NONE, reached) };
+        self.program.muxes.push([here, right, left, pass]);
+        let number = self.program.guards.len();
+        let start = self.program.muxes.len();
+        self.program.guards.push(Guard { steps: start..start, next: number });
+        self.part(part, here)?;
+        self.program.release(here);
+        self.program.guards[number] = Guard { steps: start..self.program.muxes.len(), next: self.program.guards.len() };
+        Some(())
+    }
+
+    /// The operand that says whether rows go on behind a part of a path.
+    fn goes_on(&mut self, part: u32) -> Option<Operand> {
+        let (first, second) = match self.parts.part(part) {
+            Part::Leaf(_) => return Some(Operand::NONE),
+            Part::Beside { split, .. } => return Some(self.goes_right(self.parts.split(split))),
+            Part::Cut { first, second } => (first, second),
+        };
+        let pass = self.goes_on(first)?;
+        self.cuts[part as usize] = Some(pass);
+        let beyond = self.goes_on(second)?;
         // Rows that leave in the first part do not go on.
         let leaves = if self.parts.goes_on(second) { Operand::NONE } else { Operand::ALL };
-        let (right, left) = if on { (beyond, leaves) } else { (leaves, beyond) };
+        let (right, left) = if self.parts.goes_on(first) { (beyond, leaves) } else { (leaves, beyond) };
         self.program.mux(pass, right, left)
     }
 

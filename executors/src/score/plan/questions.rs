@@ -1,6 +1,7 @@
 //! What splits ask, and the numbers that all operands have.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use ahash::RandomState;
 
@@ -93,8 +94,10 @@ impl Questions {
         let mut numbering = Numbering { of_place, conditions: conditions.len(), ..Numbering::default() };
         numbering.number_parities(programs)?;
         numbering.bits = programs.iter().map(|program| program.bits.len()).max().unwrap_or(0);
-        let temporary = programs.iter().map(|program| program.temporary).max().unwrap_or(0) * WOVEN;
-        numbering.operands = numbering.temporary() + temporary;
+        numbering.alone =
+            programs.chunks(WOVEN).map(|set| set.iter().any(|program| !program.guards.is_empty())).collect();
+        let temporary = programs.iter().enumerate().map(|(number, program)| program.temporary * numbering.step(number));
+        numbering.operands = numbering.temporary() + temporary.max().unwrap_or(0);
         (numbering.operands <= usize::from(u16::MAX)).then_some((numbering, conditions, planes))
     }
 }
@@ -116,6 +119,8 @@ pub(super) struct Numbering {
     parities: Vec<Vec<u16>>,
     /// The most bits of a code.
     bits: usize,
+    /// For each set of trees whether its trees come one after the other, since some have guards.
+    alone: Vec<bool>,
     pub(super) operands: usize,
 }
 
@@ -152,15 +157,21 @@ impl Numbering {
         self.first_bit() + WOVEN * self.bits
     }
 
+    /// How many programs have temporary operands of their own beside those of this one.
+    fn step(&self, program: usize) -> usize {
+        if self.alone[program / WOVEN] { 1 } else { WOVEN }
+    }
+
     /// What numbers the operands of a program.
     fn of_program(&self, program: usize) -> impl Fn(Operand) -> u16 {
         let lane = program % WOVEN;
+        let step = self.step(program);
         // Of each kind, the number of the first and the step to the next.
         let mut kinds = [(0, 0); 4];
         kinds[Kind::Constant as usize] = (usize::from(NONE), usize::from(ALL - NONE));
         kinds[Kind::Bit as usize] = (self.first_bit() + lane * self.bits, 1);
         // Trees that are woven have their own.
-        kinds[Kind::Temporary as usize] = (self.temporary() + lane, WOVEN);
+        kinds[Kind::Temporary as usize] = (self.temporary() + lane % step, step);
         move |operand| {
             let (kind, n) = operand.numbered();
             let place = operand.place();
@@ -186,19 +197,25 @@ impl Numbering {
 }
 
 /// Steps of several trees in turn: each waits for what a step of its own tree just stored, and those of the others can
-/// run meanwhile. With where those of each set of trees start.
-pub(super) fn weave(first: usize, programs: &[Program], numbering: &Numbering) -> Option<(Vec<Mux>, Vec<usize>)> {
+/// run meanwhile. With the steps of each tree: of those that are woven, the first has them all.
+pub(super) fn weave(first: usize, programs: &[Program], numbering: &Numbering) -> (Vec<Mux>, Vec<Range<usize>>) {
     let mut muxes = Vec::with_capacity(programs.iter().map(|program| program.muxes.len()).sum());
-    let mut starts = Vec::with_capacity(programs.len().div_ceil(WOVEN));
-    for (set, woven) in programs.chunks(WOVEN).enumerate() {
-        starts.push(muxes.len());
-        let longest = woven.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
-        let number: Vec<_> = (0..woven.len()).map(|i| numbering.of_program(first + set * WOVEN + i)).collect();
-        for step in 0..longest {
-            for (program, number) in woven.iter().zip(&number) {
-                muxes.extend(program.muxes.get(step).map(|mux| Mux::new(mux.map(number))));
+    let mut ranges = Vec::with_capacity(programs.len());
+    for (number, set) in programs.chunks(WOVEN).enumerate() {
+        let first = first + number * WOVEN;
+        for woven in set.chunks(numbering.step(first)) {
+            let start = muxes.len();
+            let number: Vec<_> =
+                (0..woven.len()).map(|i| numbering.of_program(first + ranges.len() % WOVEN + i)).collect();
+            let longest = woven.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
+            for step in 0..longest {
+                for (program, number) in woven.iter().zip(&number) {
+                    muxes.extend(program.muxes.get(step).map(|mux| Mux::new(mux.map(number))));
+                }
             }
+            ranges.push(start..muxes.len());
+            ranges.resize(ranges.len() + woven.len() - 1, muxes.len()..muxes.len());
         }
     }
-    Some((muxes, starts))
+    (muxes, ranges)
 }

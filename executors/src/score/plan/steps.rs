@@ -28,10 +28,20 @@ pub(in crate::score) struct Muxes {
     operands: usize,
 }
 
-/// Consecutive muxes of a plan.
+/// Steps that are skipped where what the step before them gives is 0 for all rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::score) struct Guard {
+    /// Their numbers in the tree.
+    pub(in crate::score) steps: Range<usize>,
+    /// The number of the first guard behind them.
+    pub(in crate::score) next: usize,
+}
+
+/// The muxes of a tree, or of several that are woven.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::score) struct Steps<'a> {
     muxes: &'a [Mux],
+    guards: &'a [Guard],
     operands: usize,
 }
 
@@ -42,15 +52,24 @@ impl Muxes {
     }
 
     /// Those of a tree.
-    pub(in crate::score) fn steps(&self, range: Range<usize>) -> Steps<'_> {
-        Steps { muxes: &self.all[range], operands: self.operands }
+    pub(in crate::score) fn steps<'a>(&'a self, range: Range<usize>, guards: &'a [Guard]) -> Steps<'a> {
+        Steps { muxes: &self.all[range], guards, operands: self.operands }
     }
 }
 
 impl<'a> Steps<'a> {
-    /// In the order in which they are computed.
-    pub(in crate::score) fn muxes(&self) -> &'a [Mux] {
-        self.muxes
+    /// Has runs of muxes computed, one after the other, but not what is guarded and where no row is. `compute` says whether
+    /// what the last one of a run gives is something but 0.
+    #[inline(always)]
+    pub(in crate::score) fn run(&self, mut compute: impl FnMut(&'a [Mux]) -> bool) {
+        let (mut at, mut guard) = (0, 0);
+        while let Some(Guard { steps, next }) = self.guards.get(guard) {
+            (at, guard) = match compute(&self.muxes[at..steps.start]) {
+                true => (steps.start, guard + 1),
+                false => (steps.end, *next),
+            };
+        }
+        compute(&self.muxes[at..]);
     }
 
     /// All operands that they name are below this.
