@@ -14,8 +14,8 @@ use crate::{Error, Result, ordered};
 #[derive(Debug)]
 pub(super) struct LatestRow(Vec<DataType>);
 
-/// Ordered by time, sequence and values; NULLs first. A row of many columns is one piece of memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A row of many columns is one piece of memory.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
     time: i64,
     /// The sequence and the values: of each its length in 4 bytes, little-endian, and its bytes; [`NULL`] alone for NULL.
@@ -25,41 +25,13 @@ pub(super) struct Row {
 /// The length of NULL.
 const NULL: u32 = u32::MAX;
 
-impl Ord for Row {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.time, Cells(&self.cells)).cmp(&(other.time, Cells(&other.cells)))
-    }
+/// Which of two rows, each a time and its cells, is the later one: by time, sequence and values; NULLs first.
+fn order(a: (i64, &[u8]), b: (i64, &[u8])) -> Ordering {
+    a.0.cmp(&b.0).then_with(|| Cells(a.1).cmp(Cells(b.1)))
 }
 
-impl PartialOrd for Row {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The cells in some bytes, up to the end or to the first that is cut off; ordered cell by cell.
-#[derive(Clone, Copy)]
+/// The cells in some bytes, up to the end or to the first that is cut off.
 struct Cells<'a>(&'a [u8]);
-
-impl Ord for Cells<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        Iterator::cmp(*self, *other)
-    }
-}
-
-impl PartialOrd for Cells<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(Ord::cmp(self, other))
-    }
-}
-
-impl PartialEq for Cells<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        Ord::cmp(self, other).is_eq()
-    }
-}
-
-impl Eq for Cells<'_> {}
 
 impl<'a> Iterator for Cells<'a> {
     type Item = Option<&'a [u8]>;
@@ -102,8 +74,7 @@ impl LatestRow {
             let mut best: Option<(i64, &[u8])> = None;
             for bytes in group.iter().filter(|bytes| !bytes.is_empty()) {
                 let row = self.split(bytes)?;
-                let is_later = |best: (i64, &[u8])| (row.0, Cells(row.1)).gt(&(best.0, Cells(best.1)));
-                best = if best.is_none_or(is_later) { Some(row) } else { best };
+                best = if best.is_none_or(|best| order(row, best).is_gt()) { Some(row) } else { best };
             }
             latest.push(best.map(|(_, cells)| cells));
         }
@@ -154,7 +125,7 @@ impl Aggregation for LatestRow {
     }
 
     fn merge(&self, into: &mut Row, other: &Row) {
-        if other > into {
+        if order((other.time, &other.cells), (into.time, &into.cells)).is_gt() {
             into.clone_from(other);
         }
     }

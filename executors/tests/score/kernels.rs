@@ -192,7 +192,8 @@ proptest! {
     }
 }
 
-/// A sum of 300 trees, each of 255 leaves over cutoffs of its own: more than a page of codes, and many conditions.
+/// A sum of 300 trees, each of 255 leaves over cutoffs of its own: more than a page of codes, and many conditions. Of rows
+/// in any order a block is in all large parts of a tree, of ordered rows in some.
 #[test]
 fn features_of_thousands_of_cutoffs() {
     let mut forest = Forest::new(FEATURES, vec![0.0], Precision::F64, Precision::F64);
@@ -215,7 +216,9 @@ fn features_of_thousands_of_cutoffs() {
         let leaves = (0..255).map(|_| next()).collect();
         forest.push(Tree { output: Some(0), splits, leaves, linear: vec![], covers: vec![] }).expect("a tree");
     }
-    let rows: Vec<[f64; FEATURES]> = (0..1_000).map(|_| std::array::from_fn(|_| next())).collect();
+    let mut rows: Vec<[f64; FEATURES]> = (0..5_000).map(|_| std::array::from_fn(|_| next())).collect();
+    check(forest.clone(), &rows[..1_000]).expect("equal");
+    rows.sort_by(|a, b| a[0].total_cmp(&b[0]));
     check(forest, &rows).expect("equal");
 }
 

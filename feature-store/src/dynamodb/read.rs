@@ -16,12 +16,12 @@ const READS_MAX: usize = 10;
 impl Inner {
     /// The tiles of each range, without those that expired.
     pub async fn read(&self, ranges: &[TileRange], now: i64) -> Result<Vec<Vec<Tile>>> {
-        let is_empty = |i: usize| ranges[i].start >= ranges[i].end;
-        let names: Vec<Option<Key>> = ranges.iter().map(|r| key_of_tile(r).filter(|_| r.start < r.end)).collect();
+        let is_empty = |r: &TileRange| r.start >= r.end;
+        let names: Vec<Option<Key>> = ranges.iter().map(|r| key_of_tile(r).filter(|_| !is_empty(r))).collect();
         // The service refuses a key that comes twice.
         let different: HashSet<&Key> = names.iter().flatten().collect();
         let different: Vec<Key> = different.into_iter().cloned().collect();
-        let unnamed = (0..ranges.len()).filter(|i| names[*i].is_none() && !is_empty(*i));
+        let unnamed = (0..ranges.len()).filter(|i| names[*i].is_none() && !is_empty(&ranges[*i]));
         let search = |i: usize| async move { Ok::<_, Error>((i, self.search(&ranges[i], now).await?)) };
         let searched = stream::iter(unnamed.map(search)).buffer_unordered(self.limits.calls.max(1));
         let (searched, mut named) =
