@@ -24,7 +24,7 @@ use super::steps::Guard;
 use super::{Missing, SMALL_LEAVES, Split, Tree, Variant, edges};
 
 /// The fewest steps for which a guard pays.
-const GUARDED: u32 = 24;
+const GUARDED: u32 = 16;
 /// A part is seldom empty which more than this share of the rows is in.
 const SELDOM: f64 = 0.3;
 
