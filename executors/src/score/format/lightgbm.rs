@@ -551,8 +551,13 @@ fn covers(section: &Section, leaf_count: usize) -> Result<Vec<f64>> {
     if leaf_count == 1 || section.get("internal_count").is_none() || section.get("leaf_count").is_none() {
         return Ok(Vec::new());
     }
-    let mut covers: Vec<f64> = section.exactly("internal_count", leaf_count - 1)?;
-    covers.extend(section.exactly::<f64>("leaf_count", leaf_count)?);
+    // Whole numbers are read faster; few files have others.
+    let counts = |key, count| match section.exactly::<u32>(key, count) {
+        Ok(counts) => Ok(counts.into_iter().map(f64::from).collect()),
+        Err(_) => section.exactly::<f64>(key, count),
+    };
+    let mut covers = counts("internal_count", leaf_count - 1)?;
+    covers.extend(counts("leaf_count", leaf_count)?);
     Ok(covers)
 }
 

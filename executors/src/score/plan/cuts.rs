@@ -12,6 +12,8 @@
 //! Long paths are cut into halves of like weight. For short ones all ways are tried: those of fewest steps are kept for each
 //! of the shortest codes, and for the whole tree the one is taken that costs least with the look-up of its codes.
 
+use std::ops::Range;
+
 use super::{BITS, Split, Tree};
 
 /// What a tree is made of once its paths are cut.
@@ -58,12 +60,11 @@ pub(super) struct Parts<'a> {
     short: [[Ways; SHORT + 1]; SHORT],
 }
 
-/// Parts that are the same in other ways: the shorter the code, the more steps.
+/// Parts that are the same in other ways, one behind the other: the shorter the code, the more steps.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ways {
-    of: [u32; WAYS],
-    cost: [Cost; WAYS],
-    count: u32,
+    first: u32,
+    end: u32,
 }
 
 /// How many ways are kept.
@@ -92,7 +93,7 @@ impl<'a> Parts<'a> {
             let Cost { width, steps } = parts.cost(*part);
             steps as usize + (1 << width) / CODES_A_STEP
         };
-        let root = ways.all().iter().copied().min_by_key(whole)?;
+        let root = ways.all().min_by_key(whole)?;
         // More codes than these would not pay.
         (1usize << parts.width(root) <= 64 * tree.leaf_count()).then_some((parts, root))
     }
@@ -136,22 +137,27 @@ impl<'a> Parts<'a> {
         self.parts[part as usize].cost
     }
 
-    fn add(&mut self, ways: &mut Ways, part: Part, cost: Cost) {
+    fn costed(&self, ways: Ways) -> &[Costed] {
+        &self.parts[ways.first as usize..ways.end as usize]
+    }
+
+    /// The ways that were added from the part `first` on.
+    fn ways(&self, first: usize) -> Ways {
+        Ways { first: first as u32, end: self.parts.len() as u32 }
+    }
+
+    fn add(&mut self, part: Part, cost: Cost) {
         let goes_on = match part {
             Part::Leaf(_) => true,
             Part::Beside { right, .. } => !right,
             Part::Cut { second, .. } => self.goes_on(second),
         };
-        let number = ways.count as usize;
-        (ways.of[number], ways.cost[number]) = (self.parts.len() as u32, cost);
-        ways.count += 1;
         self.parts.push(Costed { part, cost, goes_on });
     }
 
     fn leaf(&mut self, node: i32) -> Ways {
-        let mut leaf = Ways::default();
-        self.add(&mut leaf, Part::Leaf(!node as u16), Cost { width: 0, steps: 0 });
-        leaf
+        self.add(Part::Leaf(!node as u16), Cost { width: 0, steps: 0 });
+        self.ways(self.parts.len() - 1)
     }
 
     /// The part that a node is. A subtree beside a path has at most half of its leaves, so this does not call itself often.
@@ -166,13 +172,12 @@ impl<'a> Parts<'a> {
             let right = size(self, split.left) >= size(self, split.right);
             let (along, beside) = if right { (split.left, split.right) } else { (split.right, split.left) };
             let subtrees = self.subtree(beside)?;
-            let mut ways = Ways::default();
+            let first = self.parts.len();
             for subtree in subtrees.all() {
-                let part = Part::Beside { split: node as u32, right, subtree: *subtree };
-                self.add(&mut ways, part, self.cost(*subtree));
+                self.add(Part::Beside { split: node as u32, right, subtree }, self.cost(subtree));
             }
-            weight += 1 << self.width(ways.of[0]);
-            self.path.push((ways, weight));
+            weight += 1 << self.width(first as u32);
+            self.path.push((self.ways(first), weight));
             node = along;
         }
         let leaf = self.leaf(node);
@@ -196,7 +201,7 @@ impl<'a> Parts<'a> {
         let between = weight(at);
         let (first, second) = (self.cut(start, at, before, true)?, self.cut(at, end, between, wanted)?);
         let mut found = Found::default();
-        found.join(0, &first, &second, wanted);
+        found.join(0, self.costed(first), self.costed(second), wanted);
         found.keep(self, |_, _| (first, second))
     }
 
@@ -208,7 +213,7 @@ impl<'a> Parts<'a> {
             [(only, _)] => return Some(only),
             [(first, _), (second, _)] => {
                 let mut found = Found::default();
-                found.join(0, &first, &second, wanted);
+                found.join(0, self.costed(first), self.costed(second), wanted);
                 return found.keep(self, |_, _| (first, second));
             }
             _ => {}
@@ -223,7 +228,7 @@ impl<'a> Parts<'a> {
                 let mut found = Found::default();
                 let wanted = wanted || to < count;
                 for at in from + 1..to {
-                    found.join(at, &self.short[from][at], &self.short[at][to], wanted);
+                    found.join(at, self.costed(self.short[from][at]), self.costed(self.short[at][to]), wanted);
                 }
                 self.short[from][to] = found.keep(self, |parts, at| (parts.short[from][at], parts.short[at][to]))?;
             }
@@ -258,12 +263,8 @@ impl<'a> Parts<'a> {
 }
 
 impl Ways {
-    fn all(&self) -> &[u32] {
-        &self.of[..self.count as usize]
-    }
-
-    fn costs(&self) -> &[Cost] {
-        &self.cost[..self.count as usize]
+    fn all(self) -> Range<u32> {
+        self.first..self.end
     }
 }
 
@@ -284,9 +285,9 @@ impl Default for Found {
 
 impl Found {
     /// Adds the joints of each way of a part with each of the one behind it; they meet `at` a place of the path.
-    fn join(&mut self, at: usize, first: &Ways, second: &Ways, wanted: bool) {
-        for (i, of_first) in first.costs().iter().enumerate() {
-            for (j, of_second) in second.costs().iter().enumerate() {
+    fn join(&mut self, at: usize, first: &[Costed], second: &[Costed], wanted: bool) {
+        for (i, Costed { cost: of_first, .. }) in first.iter().enumerate() {
+            for (j, Costed { cost: of_second, .. }) in second.iter().enumerate() {
                 // Codes that are too long are all in the last place.
                 let width = usize::from(1 + of_first.width.max(of_second.width)).min(BITS + 1);
                 let shared = u32::from(of_first.width.min(of_second.width));
@@ -300,18 +301,18 @@ impl Found {
 
     /// `None` if all codes are too long. `joined` are the parts that meet at a place.
     fn keep<'a>(&self, parts: &mut Parts<'a>, joined: impl Fn(&Parts<'a>, usize) -> (Ways, Ways)) -> Option<Ways> {
-        let (mut ways, mut fewest) = (Ways::default(), u32::MAX);
+        let (start, mut fewest) = (parts.parts.len(), u32::MAX);
         for width in self.widths.0..=self.widths.1.min(BITS) {
             let number = self.of_width[width];
             let steps = (number >> 32) as u32;
-            if steps < fewest && (ways.count as usize) < WAYS {
+            if steps < fewest && parts.parts.len() < start + WAYS {
                 let (first, second) = joined(parts, (number >> 16) as u16 as usize);
-                let [j, i, ..] = number.to_le_bytes().map(usize::from);
-                let part = Part::Cut { first: first.of[i], second: second.of[j] };
-                parts.add(&mut ways, part, Cost { width: width as u8, steps });
+                let [j, i, ..] = number.to_le_bytes().map(u32::from);
+                let part = Part::Cut { first: first.first + i, second: second.first + j };
+                parts.add(part, Cost { width: width as u8, steps });
                 fewest = steps;
             }
         }
-        (ways.count > 0).then_some(ways)
+        (parts.parts.len() > start).then(|| parts.ways(start))
     }
 }

@@ -118,9 +118,10 @@ pub(in crate::score) struct Parity {
 }
 
 /// The leaf of each code of a tree, at least 64 of them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::score) enum LeafOf {
     /// Codes are leaves.
+    #[default]
     Code,
     /// Of a tree of up to 256 leaves.
     Bytes(Vec<u8>),
@@ -225,8 +226,7 @@ impl Plan {
         let mut plans = Vec::with_capacity(programs.len());
         for (number, (program, muxes)) in programs.into_iter().zip(steps).enumerate() {
             let tree = &of[number];
-            let leaf_of = leaf_of(tree, &program);
-            let order: &[u16] = if matches!(leaf_of, LeafOf::Code) { &program.leaf_of } else { &[] };
+            let order = &program.order;
             let targets = match forest.sum {
                 Precision::F64 => table(tree, order, &mut values, |v| v),
                 Precision::F32 => table(tree, order, &mut values32, |v| v as f32),
@@ -234,7 +234,7 @@ impl Plan {
             let (low, high) = numbering.bits(number, &program.bits)?;
             let leaves = tree.leaf_count();
             let small = leaves <= SMALL_LEAVES && high.is_empty() && targets.len() == 1 && tree.linear.is_empty();
-            let (tree, guards) = (trees.start + number, program.guards);
+            let (tree, guards, leaf_of) = (trees.start + number, program.guards, program.leaf_of);
             let tree = TreePlan { tree, muxes, guards, low, high, leaf_of, leaves, targets, apart, small };
             apart += tree.targets.len() * tree.lanes_apart(forest.sum);
             plans.push(tree);
@@ -253,16 +253,6 @@ impl Plan {
             sum: forest.sum,
             apart: OnceLock::new(),
         })
-    }
-}
-
-/// What a leaf of each code is; where each has one code, they are numbered by it.
-fn leaf_of(tree: &Tree, program: &Program) -> LeafOf {
-    let codes = program.leaf_of.iter().chain(std::iter::repeat_n(&0, 64usize.saturating_sub(program.leaf_of.len())));
-    match tree.leaf_count() {
-        leaves if leaves == program.leaf_of.len() && leaves <= 256 && tree.linear.is_empty() => LeafOf::Code,
-        ..=256 => LeafOf::Bytes(codes.map(|leaf| *leaf as u8).collect()),
-        _ => LeafOf::Words(codes.copied().collect()),
     }
 }
 

@@ -21,7 +21,7 @@
 use super::cuts::{Part, Parts};
 use super::questions::Questions;
 use super::steps::Guard;
-use super::{Missing, SMALL_LEAVES, Split, Tree, Variant, edges};
+use super::{LeafOf, Missing, SMALL_LEAVES, Split, Tree, Variant, edges};
 
 /// The fewest steps for which a guard pays.
 const GUARDED: u32 = 16;
@@ -92,8 +92,9 @@ pub(super) struct Program {
     pub(super) guards: Vec<Guard>,
     /// The bits of the code, the lowest first.
     pub(super) bits: Vec<Operand>,
-    /// The leaf of each code.
-    pub(super) leaf_of: Vec<u16>,
+    pub(super) leaf_of: LeafOf,
+    /// The leaf of each code where codes are leaves, else empty.
+    pub(super) order: Vec<u16>,
     pub(super) parities: Vec<Odd>,
     /// How many temporary operands it keeps at once.
     pub(super) temporary: usize,
@@ -104,7 +105,7 @@ impl Program {
     /// `None` for a tree whose codes would be too long.
     pub(super) fn new(tree: &Tree, questions: &Questions, used: &mut [bool]) -> Option<Self> {
         let (parts, root) = Parts::of(tree)?;
-        let mut program = Self { leaf_of: vec![0; 1 << parts.width(root)], ..Self::default() };
+        let mut program = Self::default();
         program.muxes.reserve(tree.leaf_count() + tree.leaf_count() / 4);
         let rows = parts.rows(root);
         let (guarded, cuts) = (tree.leaf_count() > SMALL_LEAVES, vec![None; parts.count()]);
@@ -113,7 +114,9 @@ impl Program {
         steps.part(root, Operand::ALL)?;
         program.bits = steps.bits;
         program.keep_bits();
-        parts.fill(root, &mut program.leaf_of);
+        let mut leaf_of = vec![0; 1 << parts.width(root)];
+        parts.fill(root, &mut leaf_of);
+        (program.leaf_of, program.order) = numbered(tree, leaf_of);
         Some(program)
     }
 
@@ -167,6 +170,19 @@ impl Program {
         let to = self.allocate()?;
         self.muxes.push([to, right, left, condition]);
         Some(to)
+    }
+}
+
+/// What a leaf of each code is; where each has one code, they are numbered by it, in an order that is then given too.
+fn numbered(tree: &Tree, mut codes: Vec<u16>) -> (LeafOf, Vec<u16>) {
+    let leaves = tree.leaf_count();
+    if leaves == codes.len() && leaves <= 256 && tree.linear.is_empty() {
+        return (LeafOf::Code, codes);
+    }
+    codes.resize(codes.len().max(64), 0);
+    match leaves {
+        ..=256 => (LeafOf::Bytes(codes.iter().map(|leaf| *leaf as u8).collect()), Vec::new()),
+        _ => (LeafOf::Words(codes), Vec::new()),
     }
 }
 
