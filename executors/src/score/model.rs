@@ -145,8 +145,11 @@ impl Model {
     /// damaged, [`Invalid`](ErrorKind::Invalid) if it uses what the scorer does not support.
     pub fn load(name: &str, path: &Path) -> Result<Self> {
         let doing = || format!("loading model `{name}` from `{}`", path.display());
-        let bytes = read(path).map_err(|e| e.context(doing()))?;
-        Self::from_bytes(name, &bytes).map_err(|e| e.context(doing()))
+        let load = || {
+            let file = File::open(path)?;
+            format::load(name, &file).map_or_else(|| Self::from_bytes(name, &read(file)?), Ok)
+        };
+        load().map_err(|e: Error| e.context(doing()))
     }
 
     /// Like [`load`](Self::load), from the bytes of the file.
@@ -201,8 +204,7 @@ impl Linear {
 const PART_BYTES: usize = 1 << 21;
 
 /// The bytes of a file of bearable size; of a large one, parts are read side by side.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path)?;
+fn read(file: File) -> Result<Vec<u8>> {
     let length = file.metadata()?.len();
     let parts = processors().min(length.min(MODEL_BYTES_MAX) as usize / PART_BYTES);
     if length <= MODEL_BYTES_MAX && parts > 1 {

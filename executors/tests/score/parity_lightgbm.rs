@@ -350,3 +350,54 @@ fn contributions_are_lightgbms_to_1e_9() {
     }
     assert!(compared >= 150, "{compared} rows");
 }
+
+/// A model of a few trees again and again, so that its file is read in parts, and how many trees those few are.
+fn repeated(text: &str, bytes: usize) -> (String, usize) {
+    let (start, end) = (text.find("Tree=0").unwrap(), text.find("end of trees").unwrap());
+    let trees: Vec<&str> = text[start..end].split_inclusive("\n\n\n").collect();
+    let renumbered = |n: usize| {
+        let tree = trees[n % trees.len()];
+        format!("Tree={n}{}", &tree[tree.find('\n').unwrap()..])
+    };
+    let copies: Vec<String> = (0..bytes.div_ceil(end - start) * trees.len()).map(renumbered).collect();
+    let sizes: Vec<String> = copies.iter().map(|tree| tree.len().to_string()).collect();
+    let header = text[..start].lines().map(|line| match line.starts_with("tree_sizes=") {
+        true => format!("tree_sizes={}\n", sizes.join(" ")),
+        false => format!("{line}\n"),
+    });
+    (format!("{}{}{}", header.collect::<String>(), copies.concat(), &text[end..]), trees.len())
+}
+
+#[test]
+fn a_large_file_is_read_in_parts_as_a_small_one_is() {
+    let text = std::fs::read_to_string(folder().join("binary.txt")).unwrap();
+    let small = Model::from_bytes("m", text.as_bytes()).unwrap();
+    let (large, few) = repeated(&text, 3 << 20);
+    let path = tempfile::tempdir().unwrap();
+    let path = path.path().join("large.txt");
+    std::fs::write(&path, &large).unwrap();
+    let model = Model::load("m", &path).unwrap();
+    assert_eq!(model, Model::from_bytes("m", large.as_bytes()).unwrap());
+    assert!(forest(&model).trees().len() >= 100 * few);
+    for (n, tree) in forest(&model).trees().iter().enumerate() {
+        assert_eq!(tree, &forest(&small).trees()[n % few], "tree {n}");
+    }
+    let middle = large.len() / 2 + large[large.len() / 2..].find("leaf_value=").unwrap();
+    let line = large[..middle].matches('\n').count() + 1;
+    let end = large.find("end of trees").unwrap();
+    let last = large[..end].matches('\n').count() + 1;
+    for (damaged, what) in [
+        (large.replacen("leaf_value=", "leaf_worth=", 1), "line ".to_string()),
+        (format!("{}leaf_value=x{}", &large[..middle], &large[middle + 12..]), format!("line {line}: ")),
+        (large.replace("end of trees", "end of woods"), format!("line {last}: ")),
+        (large[..end - 100].to_string(), "line ".to_string()),
+        (large.replace("\nend of parameters", ""), "`end of parameters`".to_string()),
+    ] {
+        std::fs::write(&path, &damaged).unwrap();
+        let loaded = Model::load("m", &path).unwrap_err();
+        let read = Model::from_bytes("m", damaged.as_bytes()).unwrap_err();
+        assert_eq!(loaded.kind(), read.kind());
+        assert!(loaded.to_string().contains(&read.to_string()), "{loaded} is not {read}");
+        assert!(read.to_string().contains(&what), "{read} has no `{what}`");
+    }
+}

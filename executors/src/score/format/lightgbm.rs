@@ -26,6 +26,9 @@
 //! the file. `tree_sizes` gives the bytes of each section: a cut or edited file rarely agrees with it.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 
 use featurectl_core::{Error, Result};
@@ -81,6 +84,54 @@ const OLD_END: &str = "feature importances:";
 /// Errors: [`Data`](featurectl_core::ErrorKind::Data) with the line and tree for damage,
 /// [`Invalid`](featurectl_core::ErrorKind::Invalid) for what LightGBM can do and the scorer cannot.
 pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
+    let piece = |range: Range<usize>, to: &mut String| {
+        to.clear();
+        text.get(range).map(|piece| to.push_str(piece))
+    };
+    parse_around(name, text, |lines, sizes, recoding, mut forest| {
+        let first = lines.peek().map_or((text.len(), lines.number), |line| (line.start, line.number - 1));
+        match read_in_parts(piece, first.0..text.len(), sizes, recoding, &forest) {
+            Some((whole, behind, count)) => {
+                *lines = Lines::of(text, behind, first.1 + count);
+                Ok(whole)
+            }
+            None => read_trees(lines, 0, sizes, recoding, &mut forest).map(|()| forest),
+        }
+    })
+}
+
+/// The model in a large file, whose trees are read piece by piece. `None` if something is not as it should be, or the file is
+/// small: [`parse`] says then what it is.
+pub(super) fn load(name: &str, file: &File) -> Option<Model> {
+    let length = usize::try_from(file.metadata().ok()?.len()).ok().filter(|length| *length >= 2 * PART_BYTES)?;
+    let piece = |range: Range<usize>, to: &mut String| {
+        let mut bytes = std::mem::take(to).into_bytes();
+        bytes.resize(range.len(), 0);
+        file.read_exact_at(&mut bytes, range.start as u64).ok()?;
+        *to = String::from_utf8(bytes).ok()?;
+        Some(())
+    };
+    let (mut around, mut behind) = (String::new(), String::new());
+    piece(0..PART_BYTES, &mut around)?;
+    let start = around.find("\nTree=0")? + 1;
+    around.truncate(start);
+    let sizes: Vec<usize> = read_header(&mut Lines::of(&around, 0, 0)).ok()?.list("tree_sizes").ok()?;
+    let end = end_of(start, &sizes)?;
+    piece(end..length.min(end.checked_add(NOTES_MAX)?), &mut behind)?;
+    around.push_str(&behind);
+    let read = |_: &mut Lines<'_>, sizes: &[usize], recoding: &Recoding, forest: Forest| {
+        let whole = read_in_parts(piece, start..length, sizes, recoding, &forest);
+        whole.map(|(whole, ..)| whole).ok_or_else(|| damaged("some tree"))
+    };
+    (end + behind.len() == length).then(|| parse_around(name, &around, read).ok())?
+}
+
+/// The model whose trees `read` gives, which are the next in the lines of `text` or were cut out of it.
+fn parse_around<'a>(
+    name: &str,
+    text: &'a str,
+    read: impl FnOnce(&mut Lines<'a>, &[usize], &Recoding, Forest) -> Result<Forest>,
+) -> Result<Model> {
     let mut lines = Lines::of(text, 0, 0);
     let header = read_header(&mut lines)?;
     let version = version(&header)?;
@@ -89,11 +140,8 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
     let outputs = outputs(&header, sizes.len(), text.len())?;
     let (objective, link) = objective(&header, outputs)?;
     let recoding = recoding(&header, text, features.len())?;
-    let mut forest = Forest::new(features.len(), vec![0.0; outputs], Precision::F64, Precision::F64);
-    match read_in_parts(&lines, &sizes, &recoding, &forest) {
-        Some((whole, behind)) => (forest, lines) = (whole, behind),
-        None => read_trees(&mut lines, 0, &sizes, &recoding, &mut forest)?,
-    }
+    let forest = Forest::new(features.len(), vec![0.0; outputs], Precision::F64, Precision::F64);
+    let mut forest = read(&mut lines, &sizes, &recoding, forest)?;
     let old = check_end(&mut lines, version, sizes.len())?;
     let average = header.get("average_output").is_some();
     if average {
@@ -440,43 +488,62 @@ fn option<T: FromStr>(words: &[&str], key: &str) -> Result<T> {
 
 /// Bytes of trees that are worth a thread of their own.
 const PART_BYTES: usize = 1 << 18;
+/// Bytes of trees that are read at once: they stay in a core's own cache.
+const PIECE_BYTES: usize = 1 << 18;
+/// No longer text is read behind the trees of a file that is read in parts.
+const NOTES_MAX: usize = 1 << 24;
 
-/// The trees behind `empty` read in parts side by side, since `tree_sizes` says where each starts, and the lines behind
-/// them. `None` if something is not as it should be, or there is too little: then all are read in order, so that a message
-/// names the line.
-fn read_in_parts<'a>(
-    lines: &Lines<'a>,
+/// Where trees of these sizes end, of which the first is at `start`.
+fn end_of(start: usize, sizes: &[usize]) -> Option<usize> {
+    sizes.iter().try_fold(start, |end, size| end.checked_add(*size))
+}
+
+/// The trees at the beginning of `range`, read in parts side by side, since `sizes` says where each starts, with where they end
+/// and the number of their lines. `None` if something is not as it should be, or there is too little: then all are read
+/// in order, so that a message names the line.
+fn read_in_parts(
+    piece: impl Fn(Range<usize>, &mut String) -> Option<()> + Sync,
+    range: Range<usize>,
     sizes: &[usize],
     recoding: &Recoding,
     empty: &Forest,
-) -> Option<(Forest, Lines<'a>)> {
-    let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size))?;
-    let threads = processors().min(total / PART_BYTES);
+) -> Option<(Forest, usize, usize)> {
+    let end = end_of(range.start, sizes).filter(|end| *end <= range.end)?;
+    let threads = processors().min((end - range.start) / PART_BYTES);
     if threads < 2 {
         return None;
     }
-    let first = lines.peek()?;
     let mut parts = Vec::new();
-    let (mut tree, mut start) = (0, first.start);
+    let (mut tree, mut start) = (0, range.start);
     for part in sizes.chunks(sizes.len().div_ceil(threads)) {
         parts.push((tree, start, part));
         (tree, start) = (tree + part.len(), start + part.iter().sum::<usize>());
     }
-    let read = |(tree, start, sizes): (usize, usize, &[usize])| {
-        let mut lines = lines.text.is_char_boundary(start).then(|| Lines::of(lines.text, start, 0))?;
-        let mut forest = empty.clone();
-        read_trees(&mut lines, tree, sizes, recoding, &mut forest).ok()?;
-        Some((forest, lines))
+    let read = |(mut tree, mut start, mut sizes): (usize, usize, &[usize])| {
+        let (mut forest, mut text, mut count) = (empty.clone(), String::new(), 0);
+        while !sizes.is_empty() {
+            let (mut trees, mut bytes) = (1, sizes[0]);
+            while sizes.get(trees).is_some_and(|size| bytes + size <= PIECE_BYTES) {
+                bytes += sizes[trees];
+                trees += 1;
+            }
+            piece(start..start + bytes, &mut text)?;
+            // What is behind a tree says where it ends.
+            text.push_str(END);
+            let mut lines = Lines::of(&text, 0, 0);
+            read_trees(&mut lines, tree, &sizes[..trees], recoding, &mut forest).ok()?;
+            count += lines.peek()?.number - 1;
+            (tree, start, sizes) = (tree + trees, start + bytes, &sizes[trees..]);
+        }
+        Some((forest, count))
     };
     let read: Option<Vec<_>> = side_by_side(parts, read).into_iter().collect();
-    let (mut whole, mut number, mut behind) = (empty.clone(), first.number - 1, None);
+    let (mut whole, mut count) = (empty.clone(), 0);
     for (part, lines) in read? {
         whole.append(part);
-        let next = lines.peek()?;
-        number += next.number - 1;
-        behind = Some(Lines::of(lines.text, next.start, number));
+        count += lines;
     }
-    Some((whole, behind?))
+    Some((whole, end, count))
 }
 
 /// Adds the next trees to the forest, of which the first is the `first`th of all.

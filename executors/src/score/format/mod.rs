@@ -19,6 +19,8 @@ mod onnx;
 mod ubjson;
 mod xgboost;
 
+use std::fs::File;
+
 use featurectl_core::{Error, Result};
 use serde_json::Value;
 
@@ -42,6 +44,11 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Model> {
         [] => Err(Error::data("the file is empty: save the model again")),
         _ => onnx::parse(name, bytes),
     }
+}
+
+/// The model in a large file of text, read in parts; `None` if it is no such file or not as it should be, which [`parse`] says.
+pub(super) fn load(name: &str, file: &File) -> Option<Model> {
+    lightgbm::load(name, file)
 }
 
 /// The JSON in `bytes`. XGBoost writes NaN in it, as Python does.
