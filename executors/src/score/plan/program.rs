@@ -27,6 +27,9 @@ use super::{LeafOf, Missing, SMALL_LEAVES, Split, Tree, Variant, edges};
 const GUARDED: u32 = 16;
 /// A part is seldom empty which more than this share of the rows is in.
 const SELDOM: f64 = 0.3;
+/// Trees with guards come one after the other. Where there are more cutoffs than these, conditions do not fit the second cache, and
+/// to wait for them costs more than guards save: then trees are woven instead.
+const GUARDED_CUTOFFS: usize = 4096;
 
 /// An operand before all of them are numbered: the place of a condition among all that can be asked, or in the upper bits a
 /// [`Kind`] and below it a number.
@@ -108,7 +111,8 @@ impl Program {
         let mut program = Self::default();
         program.muxes.reserve(tree.leaf_count() + tree.leaf_count() / 4);
         let rows = parts.rows(root);
-        let (guarded, cuts) = (tree.leaf_count() > SMALL_LEAVES, vec![None; parts.count()]);
+        let (guarded, cuts) =
+            (tree.leaf_count() > SMALL_LEAVES && questions.asked() <= GUARDED_CUTOFFS, vec![None; parts.count()]);
         let bits = Vec::new();
         let mut steps = Steps { parts: &parts, questions, used, guarded, rows, cuts, bits, program: &mut program };
         steps.part(root, Operand::ALL)?;

@@ -56,6 +56,11 @@ impl Questions {
         fits.then_some(Self { cutoffs, ranks, first, count })
     }
 
+    /// How many cutoffs there are.
+    pub(super) fn asked(&self) -> usize {
+        self.count / VARIANTS
+    }
+
     /// The place of the condition that is true above an edge.
     pub(super) fn place(&self, feature: u32, edge: f64, variant: Variant) -> u32 {
         let rank = self.ranks[&asked_at(feature, edge)];
@@ -203,18 +208,19 @@ pub(super) fn weave(first: usize, programs: &[Program], numbering: &Numbering) -
     let mut ranges = Vec::with_capacity(programs.len());
     for (number, set) in programs.chunks(WOVEN).enumerate() {
         let first = first + number * WOVEN;
-        for woven in set.chunks(numbering.step(first)) {
-            let start = muxes.len();
-            let number: Vec<_> =
-                (0..woven.len()).map(|i| numbering.of_program(first + ranges.len() % WOVEN + i)).collect();
+        let step = numbering.step(first);
+        for (number, woven) in set.chunks(step).enumerate() {
+            let (first, start) = (first + number * step, muxes.len());
+            let number: Vec<_> = (0..woven.len()).map(|i| numbering.of_program(first + i)).collect();
             let longest = woven.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
             for step in 0..longest {
                 for (program, number) in woven.iter().zip(&number) {
                     muxes.extend(program.muxes.get(step).map(|mux| Mux::new(mux.map(number))));
                 }
             }
-            ranges.push(start..muxes.len());
-            ranges.resize(ranges.len() + woven.len() - 1, muxes.len()..muxes.len());
+            let behind = muxes.len();
+            ranges.push(start..behind);
+            ranges.extend(woven[1..].iter().map(|_| behind..behind));
         }
     }
     (muxes, ranges)
