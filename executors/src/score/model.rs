@@ -16,7 +16,7 @@ use super::parts::{processors, side_by_side};
 use super::{format, network};
 
 /// No larger file is read: 1 GiB holds more than 10 million leaves.
-const MODEL_BYTES_MAX: u64 = 1 << 30;
+pub(super) const MODEL_BYTES_MAX: u64 = 1 << 30;
 
 /// What the margins stand for.
 #[derive(Debug, Clone, Copy, PartialEq)]

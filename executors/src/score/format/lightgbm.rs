@@ -36,7 +36,7 @@ use lexical_core::FromLexical;
 use serde_json::Value;
 
 use crate::score::forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO};
-use crate::score::model::{Body, Link, Model};
+use crate::score::model::{Body, Link, MODEL_BYTES_MAX, Model};
 use crate::score::parts::{processors, side_by_side};
 
 /// The keys of the header that matter for scoring.
@@ -101,9 +101,13 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
 }
 
 /// The model in a large file, whose trees are read piece by piece. `None` if something is not as it should be, or the file is
-/// small: [`parse`] says then what it is.
+/// small or too large: then it is read whole, and [`parse`] says what it is.
 pub(super) fn load(name: &str, file: &File) -> Option<Model> {
-    let length = usize::try_from(file.metadata().ok()?.len()).ok().filter(|length| *length >= 2 * PART_BYTES)?;
+    let length = file.metadata().ok()?.len();
+    if !(2 * PART_BYTES as u64..=MODEL_BYTES_MAX).contains(&length) {
+        return None;
+    }
+    let length = length as usize;
     let piece = |range: Range<usize>, to: &mut String| {
         let mut bytes = std::mem::take(to).into_bytes();
         bytes.resize(range.len(), 0);
