@@ -110,11 +110,16 @@ impl Program {
         let (parts, root) = Parts::of(tree)?;
         let mut program = Self::default();
         program.muxes.reserve(tree.leaf_count() + tree.leaf_count() / 4);
-        let rows = parts.rows(root);
-        let (guarded, cuts) =
-            (tree.leaf_count() > SMALL_LEAVES && questions.asked() <= GUARDED_CUTOFFS, vec![None; parts.count()]);
-        let bits = Vec::new();
-        let mut steps = Steps { parts: &parts, questions, used, guarded, rows, cuts, bits, program: &mut program };
+        let mut steps = Steps {
+            parts: &parts,
+            questions,
+            used,
+            guarded: tree.leaf_count() > SMALL_LEAVES && questions.asked() <= GUARDED_CUTOFFS,
+            rows: parts.rows(root),
+            cuts: vec![None; parts.count()],
+            bits: Vec::new(),
+            program: &mut program,
+        };
         steps.part(root, Operand::ALL)?;
         program.bits = steps.bits;
         program.keep_bits();

@@ -101,7 +101,8 @@ impl Questions {
         numbering.bits = programs.iter().map(|program| program.bits.len()).max().unwrap_or(0);
         numbering.alone =
             programs.chunks(WOVEN).map(|set| set.iter().any(|program| !program.guards.is_empty())).collect();
-        let temporary = programs.iter().enumerate().map(|(number, program)| program.temporary * numbering.step(number));
+        let temporary =
+            programs.iter().enumerate().map(|(number, program)| program.temporary * numbering.woven(number));
         numbering.operands = numbering.temporary() + temporary.max().unwrap_or(0);
         (numbering.operands <= usize::from(u16::MAX)).then_some((numbering, conditions, planes))
     }
@@ -162,21 +163,21 @@ impl Numbering {
         self.first_bit() + WOVEN * self.bits
     }
 
-    /// How many programs have temporary operands of their own beside those of this one.
-    fn step(&self, program: usize) -> usize {
+    /// How many programs are woven where this one is.
+    fn woven(&self, program: usize) -> usize {
         if self.alone[program / WOVEN] { 1 } else { WOVEN }
     }
 
     /// What numbers the operands of a program.
     fn of_program(&self, program: usize) -> impl Fn(Operand) -> u16 {
         let lane = program % WOVEN;
-        let step = self.step(program);
+        let woven = self.woven(program);
         // Of each kind, the number of the first and the step to the next.
         let mut kinds = [(0, 0); 4];
         kinds[Kind::Constant as usize] = (usize::from(NONE), usize::from(ALL - NONE));
         kinds[Kind::Bit as usize] = (self.first_bit() + lane * self.bits, 1);
         // Trees that are woven have their own.
-        kinds[Kind::Temporary as usize] = (self.temporary() + lane % step, step);
+        kinds[Kind::Temporary as usize] = (self.temporary() + lane % woven, woven);
         move |operand| {
             let (kind, n) = operand.numbered();
             let place = operand.place();
@@ -208,9 +209,9 @@ pub(super) fn weave(first: usize, programs: &[Program], numbering: &Numbering) -
     let mut ranges = Vec::with_capacity(programs.len());
     for (number, set) in programs.chunks(WOVEN).enumerate() {
         let first = first + number * WOVEN;
-        let step = numbering.step(first);
-        for (number, woven) in set.chunks(step).enumerate() {
-            let (first, start) = (first + number * step, muxes.len());
+        let count = numbering.woven(first);
+        for (number, woven) in set.chunks(count).enumerate() {
+            let (first, start) = (first + number * count, muxes.len());
             let number: Vec<_> = (0..woven.len()).map(|i| numbering.of_program(first + i)).collect();
             let longest = woven.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
             for step in 0..longest {
