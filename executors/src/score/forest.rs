@@ -391,7 +391,10 @@ fn check_split(number: usize, split: &Split, features: usize) -> Result<()> {
             split.feature
         )));
     }
-    let edges = split.test.boundaries();
+    let edges = match &split.test {
+        Test::AtMost(t) if !t.is_nan() => return Ok(()),
+        test => test.boundaries(),
+    };
     if edges.iter().any(|t| t.is_nan()) {
         return Err(Error::data(format!("the threshold of split {number} is not a number")));
     }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+
 /// What `f` makes of consecutive parts of `0..count`, of which there are as many as processors, but none is smaller than
 /// `least` unless there is only one.
 pub(super) fn in_parts<T: Send>(count: usize, least: usize, f: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
@@ -12,14 +14,11 @@ pub(super) fn in_parts<T: Send>(count: usize, least: usize, f: impl Fn(Range<usi
 
 /// What `f` makes of each part, on a thread for each.
 pub(super) fn side_by_side<P: Send, T: Send>(parts: impl IntoIterator<Item = P>, f: impl Fn(P) -> T + Sync) -> Vec<T> {
-    let (mut parts, f) = (parts.into_iter(), &f);
-    let first = parts.next();
-    std::thread::scope(|scope| {
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || f(part))).collect();
-        let mut made: Vec<T> = first.map(f).into_iter().collect();
-        made.extend(others.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
-        made
-    })
+    let parts: Vec<P> = parts.into_iter().collect();
+    match parts.len() {
+        ..2 => parts.into_iter().map(f).collect(),
+        _ => parts.into_par_iter().with_max_len(1).map(&f).collect(),
+    }
 }
 
 /// How many parts can be worked on at once.

@@ -33,6 +33,7 @@ use std::str::FromStr;
 
 use featurectl_core::{Error, Result};
 use lexical_core::FromLexical;
+use memchr::memchr;
 use serde_json::Value;
 
 use crate::score::forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO};
@@ -206,7 +207,7 @@ impl<'a> Lines<'a> {
         while self.at < self.text.len() {
             let start = self.at;
             let rest = &self.text[start..];
-            let length = rest.find('\n').map_or(rest.len(), |end| end + 1);
+            let length = memchr(b'\n', rest.as_bytes()).map_or(rest.len(), |end| end + 1);
             self.at += length;
             self.number += 1;
             let text = rest[..length].trim_end_matches(['\n', '\r']);
@@ -661,24 +662,20 @@ fn splits(section: &Section, count: usize, recoding: &Recoding) -> Result<Vec<Sp
 
 /// Where missing values go by the bits of a decision: 2 for default left, and two more for what is missing.
 fn missing(section: &Section, bits: u8) -> Result<Missing> {
-    let left = bits & 2 != 0;
-    match bits >> 2 {
-        0 => Ok(missing_of("None", left)),
-        1 => Ok(missing_of("Zero", left)),
-        2 => Ok(missing_of("NaN", left)),
-        _ => Err(section.damaged(section.line("decision_type"), &format!("`decision_type` has the value `{bits}`"))),
-    }
+    let damaged = || section.damaged(section.line("decision_type"), &format!("`decision_type` has the value `{bits}`"));
+    missing_of(bits >> 2, bits & 2 != 0).ok_or_else(damaged)
 }
 
-/// Where values go that are missing if `kind` are: LightGBM's `None`, `Zero`, or otherwise `NaN`. Where none are, NaN is
-/// read as 0, whatever the default.
-pub(super) fn missing_of(kind: &str, default_left: bool) -> Missing {
+/// Where values go that are missing, by LightGBM's number of what is missing: nothing, zeros and NaN, or NaN. Where nothing
+/// is, NaN is read as 0, whatever the default.
+pub(super) fn missing_of(kind: u8, default_left: bool) -> Option<Missing> {
     match (kind, default_left) {
-        ("None", _) => Missing::Zero,
-        ("Zero", true) => Missing::ZeroLeft,
-        ("Zero", false) => Missing::ZeroRight,
-        (_, true) => Missing::Left,
-        (_, false) => Missing::Right,
+        (0, _) => Some(Missing::Zero),
+        (1, true) => Some(Missing::ZeroLeft),
+        (1, false) => Some(Missing::ZeroRight),
+        (2, true) => Some(Missing::Left),
+        (2, false) => Some(Missing::Right),
+        _ => None,
     }
 }
 

@@ -234,10 +234,9 @@ impl Reader<'_> {
 /// Where missing values go.
 fn missing(node: &Value) -> Result<Missing> {
     let default_left = flag(node, "default_left")?;
-    match text(node, "missing_type")? {
-        kind @ ("None" | "Zero" | "NaN") => Ok(missing_of(kind, default_left)),
-        _ => Err(wrong("missing_type", field(node, "missing_type")?)),
-    }
+    let kind = text(node, "missing_type")?;
+    let number = ["None", "Zero", "NaN"].iter().position(|known| *known == kind).and_then(|n| missing_of(n as u8, default_left));
+    number.map_or_else(|| Err(wrong("missing_type", field(node, "missing_type")?)), Ok)
 }
 
 /// The number of a child as a split holds it.

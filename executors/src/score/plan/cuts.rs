@@ -11,267 +11,222 @@
 //! ```
 //! Long paths are cut into halves of like weight. For short ones all ways are tried: those of fewest steps are kept for each
 //! of the shortest codes, and for the whole tree the one is taken that costs least with the look-up of its codes.
+//!
+//! How a path is cut depends only on what the subtrees beside it cost, and not on steps that all ways of a subtree take. So most
+//! paths are alike, in one tree as in all, and what was found for one is remembered.
 
-use std::ops::Range;
+use std::collections::HashMap;
 
-use super::{BITS, Split, Tree};
+use ahash::RandomState;
 
-/// What a tree is made of once its paths are cut.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Part {
-    Leaf(u16),
-    /// The subtree beside a split of a path, where rows leave it if they go right, or if they go left.
-    Beside {
-        split: u32,
-        right: bool,
-        subtree: u32,
-    },
-    /// Parts of a path: rows that leave it in the first, and others.
-    Cut {
-        first: u32,
-        second: u32,
-    },
-}
-
-/// How many bits the code of a part has, and how many steps it takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Cost {
-    width: u8,
-    steps: u32,
-}
-
-/// A part with what it costs.
-#[derive(Debug)]
-struct Costed {
-    part: Part,
-    cost: Cost,
-    goes_on: bool,
-}
-
-/// All ways to join the parts of a tree that are worth a look.
-pub(super) struct Parts<'a> {
-    tree: &'a Tree,
-    /// Leaves below each split.
-    sizes: Vec<u32>,
-    parts: Vec<Costed>,
-    /// What the paths that are being cut are made of, each with the weight of its path up to there.
-    path: Vec<(Ways, u64)>,
-    /// Parts of a short path, from one place of it to another.
-    short: [[Ways; SHORT + 1]; SHORT],
-}
-
-/// Parts that are the same in other ways, one behind the other: the shorter the code, the more steps.
-#[derive(Debug, Clone, Copy, Default)]
-struct Ways {
-    first: u32,
-    end: u32,
-}
+use super::{BITS, Tree};
 
 /// How many ways are kept.
 const WAYS: usize = 3;
 /// Paths of more parts are cut into halves.
 const SHORT: usize = 6;
+/// Bits of the number of a part of a short path, so that all of them have room in 64.
+const PART_BITS: usize = 10;
 /// Codes whose look-up takes about as long as a step.
 const CODES_A_STEP: usize = 32;
+/// More codes for each leaf would not pay.
+const CODES_A_LEAF: usize = 64;
 
-impl<'a> Parts<'a> {
-    /// With the part that is the whole tree. `None` for a tree whose codes would be too long.
-    pub(super) fn of(tree: &'a Tree) -> Option<(Self, u32)> {
-        if tree.leaf_count() > 1 << BITS {
-            return None;
-        }
-        let mut sizes = vec![0u32; tree.splits.len()];
-        let size = |sizes: &[u32], child: i32| if child < 0 { 1 } else { sizes[child as usize] };
-        // Children come after their parents.
-        for (number, split) in tree.splits.iter().enumerate().rev() {
-            sizes[number] = size(&sizes, split.left) + size(&sizes, split.right);
-        }
-        let (parts, short) = (Vec::with_capacity(16 * tree.leaf_count()), [[Ways::default(); SHORT + 1]; SHORT]);
-        let mut parts = Self { tree, sizes, parts, path: Vec::new(), short };
-        let ways = parts.subtree(if tree.splits.is_empty() { !0 } else { 0 })?;
-        let whole = |part: &u32| {
-            let Cost { width, steps } = parts.cost(*part);
-            steps as usize + (1 << width) / CODES_A_STEP
-        };
-        let root = ways.all().min_by_key(whole)?;
-        // More codes than these would not pay.
-        (1usize << parts.width(root) <= 64 * tree.leaf_count()).then_some((parts, root))
-    }
+/// How many bits the code of a part has, and how many steps it takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(super) struct Cost {
+    pub(super) width: u8,
+    pub(super) steps: u32,
+}
 
-    pub(super) fn part(&self, part: u32) -> Part {
-        self.parts[part as usize].part
-    }
+/// What the ways of a part cost: the shorter the code, the more steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Costs {
+    of: [Cost; WAYS],
+    count: usize,
+}
 
-    pub(super) fn width(&self, part: u32) -> usize {
-        usize::from(self.cost(part).width)
-    }
-
-    /// How many parts there are, of all ways.
-    pub(super) fn count(&self) -> usize {
-        self.parts.len()
-    }
-
-    pub(super) fn steps(&self, part: u32) -> u32 {
-        self.cost(part).steps
-    }
-
-    /// How many of the rows of the training were in a part; 0 if the model does not say.
-    pub(super) fn rows(&self, part: u32) -> f64 {
-        let of = |place: usize| self.tree.covers.get(place).copied().unwrap_or(0.0);
-        match self.part(part) {
-            Part::Leaf(leaf) => of(self.tree.splits.len() + usize::from(leaf)),
-            Part::Beside { split, right, .. } => {
-                let split = self.split(split);
-                let child = if right { split.right } else { split.left };
-                of(if child < 0 { self.tree.splits.len() + !child as usize } else { child as usize })
-            }
-            Part::Cut { first, second } => self.rows(first) + self.rows(second),
-        }
-    }
-
-    pub(super) fn split(&self, split: u32) -> &'a Split {
-        &self.tree.splits[split as usize]
-    }
-
-    fn cost(&self, part: u32) -> Cost {
-        self.parts[part as usize].cost
-    }
-
-    fn costed(&self, ways: Ways) -> &[Costed] {
-        &self.parts[ways.first as usize..ways.end as usize]
-    }
-
-    /// The ways that were added from the part `first` on.
-    fn ways(&self, first: usize) -> Ways {
-        Ways { first: first as u32, end: self.parts.len() as u32 }
-    }
-
-    fn add(&mut self, part: Part, cost: Cost) {
-        let goes_on = match part {
-            Part::Leaf(_) => true,
-            Part::Beside { right, .. } => !right,
-            Part::Cut { second, .. } => self.goes_on(second),
-        };
-        self.parts.push(Costed { part, cost, goes_on });
-    }
-
-    fn leaf(&mut self, node: i32) -> Ways {
-        self.add(Part::Leaf(!node as u16), Cost { width: 0, steps: 0 });
-        self.ways(self.parts.len() - 1)
-    }
-
-    /// The part that a node is. A subtree beside a path has at most half of its leaves, so this does not call itself often.
-    fn subtree(&mut self, mut node: i32) -> Option<Ways> {
-        if node < 0 {
-            return Some(self.leaf(node));
-        }
-        let size = |parts: &Self, child: i32| if child < 0 { 1 } else { parts.sizes[child as usize] };
-        let (start, mut weight) = (self.path.len(), 0);
-        while node >= 0 {
-            let split = &self.tree.splits[node as usize];
-            let right = size(self, split.left) >= size(self, split.right);
-            let (along, beside) = if right { (split.left, split.right) } else { (split.right, split.left) };
-            let subtrees = self.subtree(beside)?;
-            let first = self.parts.len();
-            for subtree in subtrees.all() {
-                self.add(Part::Beside { split: node as u32, right, subtree }, self.cost(subtree));
-            }
-            weight += 1 << self.width(first as u32);
-            self.path.push((self.ways(first), weight));
-            node = along;
-        }
-        let leaf = self.leaf(node);
-        self.path.push((leaf, weight + 1));
-        let whole = self.cut(start, self.path.len(), 0, false);
-        self.path.truncate(start);
-        whole
-    }
-
-    /// The part that `start..end` of the path are, before which it has some weight. It may be wanted to say whether rows go
-    /// on behind it.
-    fn cut(&mut self, start: usize, end: usize, before: u64, wanted: bool) -> Option<Ways> {
-        if end - start <= SHORT {
-            return self.cut_short(start, end, wanted);
-        }
-        let weight = |end: usize| self.path[end - 1].1;
-        let middle = before.midpoint(weight(end));
-        let above = start + self.path[start..end].partition_point(|(_, weight)| *weight <= middle);
-        let nearer_below = above > start && (above + 1 == end || middle - weight(above) <= weight(above + 1) - middle);
-        let at = if nearer_below { above } else { above + 1 };
-        let between = weight(at);
-        let (first, second) = (self.cut(start, at, before, true)?, self.cut(at, end, between, wanted)?);
-        let mut found = Found::default();
-        found.join(0, self.costed(first), self.costed(second), wanted);
-        found.keep(self, |_, _| (first, second))
-    }
-
-    /// Tries all ways.
-    fn cut_short(&mut self, start: usize, end: usize, wanted: bool) -> Option<Ways> {
-        let count = end - start;
-        // Most paths are of one split or none.
-        match self.path[start..end] {
-            [(only, _)] => return Some(only),
-            [(first, _), (second, _)] => {
-                let mut found = Found::default();
-                found.join(0, self.costed(first), self.costed(second), wanted);
-                return found.keep(self, |_, _| (first, second));
-            }
-            _ => {}
-        }
-        // Of parts from one place of the path to another; what ends where all does is wanted only if that is.
-        for from in 0..count {
-            self.short[from][from + 1] = self.path[start + from].0;
-        }
-        for length in 2..=count {
-            for from in 0..=count - length {
-                let to = from + length;
-                let mut found = Found::default();
-                let wanted = wanted || to < count;
-                for at in from + 1..to {
-                    found.join(at, self.costed(self.short[from][at]), self.costed(self.short[at][to]), wanted);
-                }
-                self.short[from][to] = found.keep(self, |parts, at| (parts.short[from][at], parts.short[at][to]))?;
-            }
-        }
-        Some(self.short[0][count])
-    }
-
-    /// Puts the leaf of each code where the code says.
-    pub(super) fn fill(&self, part: u32, out: &mut [u16]) {
-        match self.part(part) {
-            Part::Leaf(leaf) => out.fill(leaf),
-            Part::Beside { subtree, .. } => self.fill(subtree, out),
-            Part::Cut { first, second } => {
-                let mut done = 1 << self.width(part);
-                let (low, high) = out[..done].split_at_mut(done / 2);
-                let (low_of, high_of) = if self.goes_on(first) { (first, second) } else { (second, first) };
-                self.fill(low_of, low);
-                self.fill(high_of, high);
-                // The bits above mean nothing here.
-                while done < out.len() {
-                    out.copy_within(..done, done);
-                    done *= 2;
-                }
-            }
-        }
-    }
-
-    /// Whether rows go on behind a part of a path where the operand that says it is true.
-    pub(super) fn goes_on(&self, part: u32) -> bool {
-        self.parts[part as usize].goes_on
+impl Costs {
+    fn all(&self) -> &[Cost] {
+        &self.of[..self.count]
     }
 }
 
+/// How the parts of a path are joined: below [`WAYS`] one part, in that of its ways, else the number of a [`Cut`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Shape(u32);
+
+
+/// Parts of a path that are joined: the first `count` of them, and others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    pub(super) first: Shape,
+    pub(super) count: u32,
+    pub(super) second: Shape,
+    pub(super) cost: Cost,
+}
+
+/// The ways to join parts of a path, or those of one part.
+#[derive(Debug, Clone, Copy)]
+struct Ways {
+    /// The shape of the first; those of the others follow it.
+    first: Shape,
+    /// Without the steps that all ways of some part take.
+    costs: Costs,
+    /// What a path with these ways is beside another: the number of a part.
+    part: Option<u32>,
+}
+
 impl Ways {
-    fn all(self) -> Range<u32> {
-        self.first..self.end
+    fn way(&self, number: u32) -> Shape {
+        Shape(self.first.0 + number)
     }
+}
+
+/// The number of the part that is a leaf: it has one way, which costs nothing.
+const LEAF: u32 = 0;
+
+/// What was found of the paths of trees.
+#[derive(Debug)]
+pub(super) struct Cuts {
+    cuts: Vec<Cut>,
+    ways: Vec<Ways>,
+    /// The ways of each part; parts that cost the same are one.
+    parts: Vec<u32>,
+    numbers: HashMap<Costs, u32, RandomState>,
+    /// The ways to join a short path, by its [`key`].
+    short: HashMap<u64, Option<u32>, RandomState>,
+}
+
+impl Default for Cuts {
+    fn default() -> Self {
+        let (numbers, short) = (HashMap::default(), HashMap::default());
+        let mut cuts = Self { cuts: Vec::new(), ways: Vec::new(), parts: Vec::new(), numbers, short };
+        cuts.number(Costs { count: 1, ..Costs::default() });
+        cuts
+    }
+}
+
+impl Cuts {
+    /// What joins the parts of a shape, if they are several.
+    pub(super) fn cut(&self, shape: Shape) -> Option<Cut> {
+        self.cuts.get((shape.0 as usize).wrapping_sub(WAYS)).copied()
+    }
+
+    /// What a way of a part costs, without the steps that all of them take.
+    pub(super) fn cost(&self, part: u32, way: Shape) -> Cost {
+        self.costs(self.parts[part as usize]).of[way.0 as usize]
+    }
+
+    fn costs(&self, ways: u32) -> &Costs {
+        &self.ways[ways as usize].costs
+    }
+
+    /// The number of a part that costs this.
+    fn number(&mut self, costs: Costs) -> u32 {
+        *self.numbers.entry(costs).or_insert_with(|| {
+            let part = self.parts.len() as u32;
+            self.parts.push(self.ways.len() as u32);
+            self.ways.push(Ways { first: Shape(0), costs, part: Some(part) });
+            part
+        })
+    }
+
+    /// What a path with some ways is beside another: the number of a part, and the steps that all ways of the path take.
+    fn part(&mut self, ways: u32) -> (u32, u32) {
+        let Ways { mut costs, part, .. } = self.ways[ways as usize];
+        let steps = costs.all().last().map_or(0, |cost| cost.steps);
+        let part = part.unwrap_or_else(|| {
+            costs.of[..costs.count].iter_mut().for_each(|cost| cost.steps -= steps);
+            self.number(costs)
+        });
+        self.ways[ways as usize].part = Some(part);
+        (part, steps)
+    }
+
+    /// The number of the ways to join parts, which may be wanted to say whether rows go on behind them. `None` if all codes are
+    /// too long.
+    fn join(&mut self, parts: &[u32], wanted: bool) -> Option<u32> {
+        if parts.len() <= SHORT {
+            return self.join_short(parts, wanted);
+        }
+        let weight = |part: &u32| 1u64 << self.cost(*part, Shape(0)).width;
+        let middle = parts.iter().map(weight).sum::<u64>() / 2;
+        // The first place where more than half is above, or the one before if that is nearer to the middle.
+        let (mut at, mut above) = (0, 0);
+        let behind = loop {
+            let next = above + weight(&parts[at]);
+            if next > middle {
+                break next;
+            }
+            (at, above) = (at + 1, next);
+        };
+        if at == 0 || at + 1 < parts.len() && behind - middle < middle - above {
+            at += 1;
+        }
+        let (first, second) = (self.join(&parts[..at], true)?, self.join(&parts[at..], wanted)?);
+        let mut found = Found::default();
+        found.join(at, self.costs(first), self.costs(second), wanted);
+        self.keep(&found, |_| (first, second))
+    }
+
+    /// Tries all ways, unless it is known what comes of that.
+    fn join_short(&mut self, parts: &[u32], wanted: bool) -> Option<u32> {
+        if let [only] = parts {
+            return Some(self.parts[*only as usize]);
+        }
+        let key = key(parts, wanted);
+        if let Some(known) = key.and_then(|key| self.short.get(&key)) {
+            return *known;
+        }
+        let (mut found, mut joined) = (Found::default(), [(0, 0); SHORT]);
+        for at in 1..parts.len() {
+            let (first, second) = (self.join_short(&parts[..at], true)?, self.join_short(&parts[at..], wanted)?);
+            found.join(at, self.costs(first), self.costs(second), wanted);
+            joined[at] = (first, second);
+        }
+        let ways = self.keep(&found, |at| joined[at]);
+        if let Some(key) = key {
+            self.short.insert(key, ways);
+        }
+        ways
+    }
+
+    /// The number of the ways that were found. `joined` are the parts of which the first has some number of others. `None` if
+    /// all codes are too long.
+    fn keep(&mut self, found: &Found, joined: impl Fn(usize) -> (u32, u32)) -> Option<u32> {
+        let (first, mut costs, mut fewest) = (Shape((self.cuts.len() + WAYS) as u32), Costs::default(), u32::MAX);
+        for width in found.widths.0..=found.widths.1.min(BITS) {
+            let number = found.of_width[width];
+            let steps = (number >> 32) as u32;
+            if steps < fewest && costs.count < WAYS {
+                let count = number as u32 >> 8;
+                let (first, second) = joined(count as usize);
+                let first = self.ways[first as usize].way(number as u32 >> 4 & 15);
+                let second = self.ways[second as usize].way(number as u32 & 15);
+                let cost = Cost { width: width as u8, steps };
+                self.cuts.push(Cut { first, count, second, cost });
+                costs.of[costs.count] = cost;
+                costs.count += 1;
+                fewest = steps;
+            }
+        }
+        self.ways.push(Ways { first, costs, part: None });
+        (costs.count > 0).then(|| self.ways.len() as u32 - 1)
+    }
+}
+
+/// The parts of a short path, and whether it is wanted to say if rows go on behind it. `None` for parts of rare costs.
+fn key(parts: &[u32], wanted: bool) -> Option<u64> {
+    // A one before them says how many there are.
+    let whole = parts.iter().fold(1, |key, part| key << PART_BITS | u64::from(*part));
+    parts.iter().all(|part| part >> PART_BITS == 0).then_some(whole << 1 | u64::from(wanted))
 }
 
 /// The ways to join two parts that take the fewest steps, by the bits of their codes.
 struct Found {
-    /// For each width the steps, in the upper half, and below them which parts they join: where they meet and the number of
-    /// each among its ways. Then the least number is the one to take, without a branch.
+    /// For each width the steps, in the upper half, and below them which parts they join: how many are in the first and the
+    /// number of each among its ways. Then the least number is the one to take, without a branch.
     of_width: [u64; BITS + 2],
     /// From the shortest codes to the longest.
     widths: (usize, usize),
@@ -284,35 +239,145 @@ impl Default for Found {
 }
 
 impl Found {
-    /// Adds the joints of each way of a part with each of the one behind it; they meet `at` a place of the path.
-    fn join(&mut self, at: usize, first: &[Costed], second: &[Costed], wanted: bool) {
-        for (i, Costed { cost: of_first, .. }) in first.iter().enumerate() {
-            for (j, Costed { cost: of_second, .. }) in second.iter().enumerate() {
+    /// Adds the joints of each way of a part, which is of `count` others, with each of the one behind it.
+    fn join(&mut self, count: usize, first: &Costs, second: &Costs, wanted: bool) {
+        for (i, of_first) in first.all().iter().enumerate() {
+            for (j, of_second) in second.all().iter().enumerate() {
                 // Codes that are too long are all in the last place.
                 let width = usize::from(1 + of_first.width.max(of_second.width)).min(BITS + 1);
                 let shared = u32::from(of_first.width.min(of_second.width));
                 let steps = of_first.steps + of_second.steps + shared + u32::from(wanted);
-                let number = u64::from(steps) << 32 | (at << 16 | i << 8 | j) as u64;
+                let number = u64::from(steps) << 32 | (count << 8 | i << 4 | j) as u64;
                 self.of_width[width] = self.of_width[width].min(number);
                 self.widths = (self.widths.0.min(width), self.widths.1.max(width));
             }
         }
     }
+}
 
-    /// `None` if all codes are too long. `joined` are the parts that meet at a place.
-    fn keep<'a>(&self, parts: &mut Parts<'a>, joined: impl Fn(&Parts<'a>, usize) -> (Ways, Ways)) -> Option<Ways> {
-        let (start, mut fewest) = (parts.parts.len(), u32::MAX);
-        for width in self.widths.0..=self.widths.1.min(BITS) {
-            let number = self.of_width[width];
-            let steps = (number >> 32) as u32;
-            if steps < fewest && parts.parts.len() < start + WAYS {
-                let (first, second) = joined(parts, (number >> 16) as u16 as usize);
-                let [j, i, ..] = number.to_le_bytes().map(u32::from);
-                let part = Part::Cut { first: first.first + i, second: second.first + j };
-                parts.add(part, Cost { width: width as u8, steps });
-                fewest = steps;
+/// The paths of a tree.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    /// Leaves below each split.
+    sizes: Vec<u32>,
+    turns: Vec<Turn>,
+    /// For each split that a path begins with, the ways of the path.
+    ways: Vec<PathWays>,
+    /// Of a path that is being joined.
+    parts: Vec<u32>,
+}
+
+/// Where rows go on behind a split: along its path, or beside it, which is right or left.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    along: i32,
+    beside: i32,
+    right: bool,
+}
+
+/// The number of the ways of a path, and what it is beside another: the number of a part, and the steps that all its ways take.
+#[derive(Debug, Clone, Copy, Default)]
+struct PathWays {
+    ways: u32,
+    part: u32,
+    steps: u32,
+}
+
+/// What a row comes to that is still on a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// The split, or at the end of the path the leaf.
+    pub(super) node: i32,
+    /// Where rows go that leave the path here; at its end the leaf.
+    pub(super) beside: i32,
+    /// Whether they leave it if they go right.
+    pub(super) right: bool,
+    /// The number of the part that is `beside`.
+    pub(super) part: u32,
+    /// The steps that all ways take of the parts before.
+    pub(super) steps: u32,
+}
+
+impl Paths {
+    /// Joins the parts of all paths of a tree. `None` if its codes would be too long.
+    pub(super) fn join(&mut self, tree: &Tree, cuts: &mut Cuts) -> Option<()> {
+        if tree.leaf_count() > 1 << BITS {
+            return None;
+        }
+        self.sizes.clear();
+        self.sizes.resize(tree.splits.len(), 0);
+        self.turns.clear();
+        self.turns.resize(tree.splits.len(), Turn::default());
+        self.ways.clear();
+        self.ways.resize(tree.splits.len(), PathWays::default());
+        // Children come after their parents, and what is beside a path before it in this order.
+        for (number, split) in tree.splits.iter().enumerate().rev() {
+            let (left, right) = (self.size(split.left), self.size(split.right));
+            self.sizes[number] = left + right;
+            let turn = match left >= right {
+                true => Turn { along: split.left, beside: split.right, right: true },
+                false => Turn { along: split.right, beside: split.left, right: false },
+            };
+            self.turns[number] = turn;
+            if turn.beside >= 0 {
+                self.join_path(turn.beside, cuts)?;
             }
         }
-        (parts.parts.len() > start).then(|| parts.ways(start))
+        if tree.splits.is_empty() { Some(()) } else { self.join_path(0, cuts) }
+    }
+
+    /// Joins the parts of the path that begins with a split.
+    fn join_path(&mut self, first: i32, cuts: &mut Cuts) -> Option<()> {
+        let (mut node, mut steps, mut parts) = (first, 0, std::mem::take(&mut self.parts));
+        parts.clear();
+        while node >= 0 {
+            let Turn { along, beside, .. } = self.turns[node as usize];
+            let part = self.part(beside);
+            parts.push(part.part);
+            steps += part.steps;
+            node = along;
+        }
+        parts.push(LEAF);
+        let ways = cuts.join(&parts, false)?;
+        let (part, more) = cuts.part(ways);
+        self.ways[first as usize] = PathWays { ways, part, steps: steps + more };
+        self.parts = parts;
+        Some(())
+    }
+
+    /// Puts the places of the path that begins with a node behind others.
+    pub(super) fn places(&self, mut node: i32, to: &mut Vec<(Place, Option<u16>)>) {
+        let mut before = 0;
+        while node >= 0 {
+            let Turn { along, beside, right } = self.turns[node as usize];
+            let PathWays { part, steps, .. } = self.part(beside);
+            to.push((Place { node, beside, right, part, steps: before }, None));
+            (node, before) = (along, before + steps);
+        }
+        to.push((Place { node, beside: node, right: false, part: LEAF, steps: before }, None));
+    }
+
+    /// How the path that begins with a split is joined in one of its ways.
+    pub(super) fn shape(&self, cuts: &Cuts, split: i32, way: Shape) -> Shape {
+        cuts.ways[self.ways[split as usize].ways as usize].way(way.0)
+    }
+
+    /// How the path from the root is joined, by what the steps and the look-up of the codes cost, and the bits of its codes.
+    /// `None` if that does not pay.
+    pub(super) fn best(&self, tree: &Tree, cuts: &Cuts) -> Option<(Shape, usize)> {
+        let leaf = cuts.parts[LEAF as usize];
+        let ways = &cuts.ways[self.ways.first().map_or(leaf, |path| path.ways) as usize];
+        let whole = |(_, cost): &(u32, &Cost)| cost.steps as usize + (1 << cost.width) / CODES_A_STEP;
+        let (way, Cost { width, .. }) = (0..).zip(ways.costs.all()).min_by_key(whole)?;
+        (1usize << width <= CODES_A_LEAF * tree.leaf_count()).then_some((ways.way(way), usize::from(*width)))
+    }
+
+    fn size(&self, child: i32) -> u32 {
+        if child < 0 { 1 } else { self.sizes[child as usize] }
+    }
+
+    /// What a node is beside a path.
+    fn part(&self, node: i32) -> PathWays {
+        if node < 0 { PathWays::default() } else { self.ways[node as usize] }
     }
 }

@@ -29,8 +29,8 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 pub(in crate::score) use self::cutoffs::{Buckets, at_most};
-use self::program::Program;
-use self::questions::{Questions, weave};
+use self::program::{Program, Programs};
+use self::questions::Questions;
 use self::steps::Muxes;
 pub(in crate::score) use self::steps::{Guard, Mux, Steps};
 use super::forest::{Forest, Missing, Precision, Split, Test, Tree};
@@ -200,59 +200,144 @@ impl Plan {
     fn new(forest: &Forest, trees: Range<usize>) -> Option<Self> {
         let of = &forest.trees()[trees.clone()];
         let questions = Questions::of(of, forest.features())?;
-        let made = in_parts(of.len(), PART_TREES, |part| {
-            let mut used = vec![false; questions.count];
-            let programs = of[part].iter().map(|tree| Program::new(tree, &questions, &mut used));
-            Some((programs.collect::<Option<Vec<_>>>()?, used))
-        });
-        let (mut programs, mut used) = (Vec::with_capacity(of.len()), vec![false; questions.count]);
-        for part in made {
-            let (of_part, used_of_part) = part?;
-            programs.extend(of_part);
-            used.iter_mut().zip(used_of_part).for_each(|(used, more)| *used |= more);
+        let sets = of.len().div_ceil(WOVEN);
+        let parts = in_parts(sets, PART_TREES / WOVEN, |part| Part::new(of, part, &questions, forest.sum));
+        let mut all = Part::default();
+        for part in parts {
+            all.append(part?);
         }
-        let (numbering, conditions, planes) = questions.numbering(&used, &programs)?;
-        let woven = programs.len().div_ceil(WOVEN);
-        let muxes = in_parts(woven, PART_TREES, |part| {
-            let programs = &programs[part.start * WOVEN..(part.end * WOVEN).min(programs.len())];
-            weave(part.start * WOVEN, programs, &numbering)
-        });
-        let (mut steps, mut all) = (Vec::with_capacity(programs.len()), Vec::new());
-        for (muxes, of_part) in muxes {
-            steps.extend(of_part.into_iter().map(|steps| steps.start + all.len()..steps.end + all.len()));
-            if all.is_empty() { all = muxes } else { all.extend(muxes) }
+        all.close_up(questions.behind());
+        let Part { muxes, operands, trees: mut plans, values, values32 } = all;
+        let mut apart = 0;
+        for plan in &mut plans {
+            (plan.tree, plan.apart) = (trees.start + plan.tree, apart);
+            apart += plan.targets.len() * plan.lanes_apart(forest.sum);
         }
-        let (mut values, mut values32, mut apart) = (Vec::new(), Vec::new(), 0);
-        let mut plans = Vec::with_capacity(programs.len());
-        for (number, (program, muxes)) in programs.into_iter().zip(steps).enumerate() {
-            let tree = &of[number];
-            let order = &program.order;
-            let targets = match forest.sum {
-                Precision::F64 => table(tree, order, &mut values, |v| v),
-                Precision::F32 => table(tree, order, &mut values32, |v| v as f32),
-            };
-            let (low, high) = numbering.bits(number, &program.bits)?;
-            let leaves = tree.leaf_count();
-            let small = leaves <= SMALL_LEAVES && high.is_empty() && targets.len() == 1 && tree.linear.is_empty();
-            let (tree, guards, leaf_of) = (trees.start + number, program.guards, program.leaf_of);
-            let tree = TreePlan { tree, muxes, guards, low, high, leaf_of, leaves, targets, apart, small };
-            apart += tree.targets.len() * tree.lanes_apart(forest.sum);
-            plans.push(tree);
-        }
-        let each = questions.cutoffs.iter().zip(&planes).enumerate().filter(|(_, (_, planes))| !planes.is_empty());
+        let Questions { cutoffs, conditions, parities, planes, .. } = questions;
+        let number_of_planes = planes.iter().map(Vec::len).sum();
+        let each = cutoffs.iter().zip(planes).enumerate().filter(|(_, (_, planes))| !planes.is_empty());
         Some(Self {
-            cutoffs: each.map(|(feature, (cutoffs, planes))| Cutoffs::new(feature, cutoffs, planes.clone())).collect(),
-            planes: planes.iter().map(Vec::len).sum(),
+            cutoffs: each.map(|(feature, (cutoffs, planes))| Cutoffs::new(feature, cutoffs, planes)).collect(),
+            planes: number_of_planes,
             conditions,
-            parities: numbering.all_parities,
-            muxes: Muxes::new(all),
-            operands: numbering.operands,
+            parities,
+            muxes: Muxes::new(muxes),
+            operands,
             trees: plans,
             values,
             values32,
             sum: forest.sum,
             apart: OnceLock::new(),
         })
+    }
+}
+
+/// Some of the trees of a plan.
+#[derive(Default)]
+struct Part {
+    muxes: Vec<Mux>,
+    operands: usize,
+    trees: Vec<TreePlan>,
+    values: Vec<f64>,
+    values32: Vec<f32>,
+}
+
+impl Part {
+    /// The trees of some sets of [`WOVEN`].
+    fn new(trees: &[Tree], sets: Range<usize>, questions: &Questions, sum: Precision) -> Option<Self> {
+        let (mut programs, mut part) = (Programs::new(questions), Self::default());
+        // Room for all trees, of which other parts are put behind the first; none is taken before it is needed.
+        let leaves = trees.iter().map(Tree::leaf_count).sum::<usize>();
+        part.muxes.reserve(leaves + leaves / 4);
+        part.trees.reserve(trees.len());
+        let values = trees.iter().map(|tree| tree.leaves.len() / tree.leaf_count() * padded(tree.leaf_count())).sum();
+        match sum {
+            Precision::F64 => part.values.reserve(values),
+            Precision::F32 => part.values32.reserve(values),
+        }
+        for first in sets.map(|set| set * WOVEN) {
+            let set = &trees[first..(first + WOVEN).min(trees.len())];
+            let woven = if programs.alone(set) { 1 } else { WOVEN };
+            for (number, trees) in set.chunks(woven).enumerate() {
+                let first = first + number * woven;
+                let of = |(number, tree)| programs.of(tree, number, woven);
+                let programs = (first..).zip(trees).map(of).collect::<Option<Vec<_>>>()?;
+                part.add(trees, first, programs, sum);
+            }
+        }
+        part.operands = programs.operands;
+        Some(part)
+    }
+
+    /// Adds trees that are woven, of which the first is the `first`th of all.
+    fn add(&mut self, trees: &[Tree], first: usize, programs: Vec<Program>, sum: Precision) {
+        let start = self.muxes.len();
+        weave(&programs, &mut self.muxes);
+        let behind = self.muxes.len();
+        for (number, (tree, program)) in trees.iter().zip(programs).enumerate() {
+            let targets = match sum {
+                Precision::F64 => table(tree, &program.order, &mut self.values, |v| v),
+                Precision::F32 => table(tree, &program.order, &mut self.values32, |v| v as f32),
+            };
+            let bit = |(bit, operand): (usize, &u16)| (*operand, 1 << (bit % 8));
+            let (low, high) = program.bits.split_at(program.bits.len().min(8));
+            let leaves = tree.leaf_count();
+            self.trees.push(TreePlan {
+                tree: first + number,
+                muxes: if number == 0 { start..behind } else { behind..behind },
+                guards: program.guards,
+                low: low.iter().enumerate().map(bit).collect(),
+                high: high.iter().enumerate().map(bit).collect(),
+                leaf_of: program.leaf_of,
+                leaves,
+                small: leaves <= SMALL_LEAVES && high.is_empty() && targets.len() == 1 && tree.linear.is_empty(),
+                targets,
+                apart: 0,
+            });
+        }
+    }
+
+    /// Puts the trees of another part behind these.
+    fn append(&mut self, mut other: Self) {
+        if self.trees.is_empty() {
+            *self = other;
+            return;
+        }
+        let (muxes, values) = (self.muxes.len(), self.values.len().max(self.values32.len()));
+        for tree in &mut other.trees {
+            tree.muxes = tree.muxes.start + muxes..tree.muxes.end + muxes;
+            tree.targets.iter_mut().for_each(|(_, at)| *at += values);
+        }
+        self.muxes.append(&mut other.muxes);
+        self.operands = self.operands.max(other.operands);
+        self.trees.append(&mut other.trees);
+        self.values.append(&mut other.values);
+        self.values32.append(&mut other.values32);
+    }
+
+    /// Programs leave room for codes of [`BITS`] bits, from the operand `first` on: takes out what none of them needs.
+    fn close_up(&mut self, first: usize) {
+        let needed = self.trees.iter().map(|tree| tree.low.len() + tree.high.len()).max().unwrap_or(0);
+        let (first, unused) = (first as u16, (BITS - needed) as u16);
+        // What is behind the bits of all trees moves as far as what would be those of one more.
+        let closer = |operand: u16| operand - (operand.saturating_sub(first) / BITS as u16).min(WOVEN as u16) * unused;
+        self.muxes.iter_mut().for_each(|mux| *mux = Mux::new(mux.numbers().map(closer)));
+        for (operand, _) in self.trees.iter_mut().flat_map(|tree| tree.low.iter_mut().chain(&mut tree.high)) {
+            *operand = closer(*operand);
+        }
+        self.operands -= WOVEN * usize::from(unused);
+    }
+}
+
+/// Steps of several trees in turn: each waits for what a step of its own tree just stored, and those of the others can
+/// run meanwhile.
+fn weave(programs: &[Program], to: &mut Vec<Mux>) {
+    let longest = programs.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
+    if let [alone] = programs {
+        return to.extend(alone.muxes.iter().map(|mux| Mux::new(*mux)));
+    }
+    for step in 0..longest {
+        to.extend(programs.iter().filter_map(|program| program.muxes.get(step)).map(|mux| Mux::new(*mux)));
     }
 }
 
@@ -268,19 +353,13 @@ fn table<T: Copy + Default>(
     let mut targets = Vec::with_capacity(width);
     for (column, output) in outputs.enumerate() {
         targets.push((output, values.len()));
-        let leaf = |number: usize| order.get(number).map_or(number, |leaf| usize::from(*leaf));
-        values.extend((0..leaves).map(|number| of(tree.leaves[leaf(number) * width + column])));
+        match order {
+            [] => values.extend(tree.leaves.iter().skip(column).step_by(width).map(|value| of(*value))),
+            _ => values.extend(order.iter().map(|leaf| of(tree.leaves[usize::from(*leaf) * width + column]))),
+        }
         values.resize(values.len() - leaves + padded(leaves), T::default());
     }
     targets
-}
-
-/// The boundaries of a test. Of a set of nothing, two that cancel each other: what is missing may still go left.
-fn edges(test: &Test) -> &[f64] {
-    match test.boundaries() {
-        [] => &[f64::NEG_INFINITY; 2],
-        edges => edges,
-    }
 }
 
 /// The length of a table of leaves: whole sets of registers, of 64 values and powers of two of them.

@@ -18,10 +18,12 @@
 //!  bits joined with those of the other part  ◀──────────────────────────────────┘
 //! ```
 
-use super::cuts::{Part, Parts};
+use std::ops::Range;
+
+use super::cuts::{Cost, Cut, Cuts, Paths, Place, Shape};
 use super::questions::Questions;
 use super::steps::Guard;
-use super::{LeafOf, Missing, SMALL_LEAVES, Split, Tree, Variant, edges};
+use super::{ALL, BITS, LeafOf, NONE, SMALL_LEAVES, Tree, WOVEN};
 
 /// The fewest steps for which a guard pays.
 const GUARDED: u32 = 16;
@@ -31,203 +33,180 @@ const SELDOM: f64 = 0.3;
 /// to wait for them costs more than guards save: then trees are woven instead.
 const GUARDED_CUTOFFS: usize = 4096;
 
-/// An operand before all of them are numbered: the place of a condition among all that can be asked, or in the upper bits a
-/// [`Kind`] and below it a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Operand(u32);
-
-/// What an operand is that is no condition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(super) enum Kind {
-    /// 0 or 1 for every row, by the number.
-    Constant,
-    /// One of the parities of the program.
-    Parity,
-    Temporary,
-    /// A bit of the code, which is kept when the program is over.
-    Bit,
-}
-
-impl Operand {
-    /// Places of conditions are below this.
-    pub(super) const PLACES: u32 = 1 << 31;
-    /// Where the kind begins.
-    const KIND: u32 = 29;
-    /// 0 for every row.
-    const NONE: Self = Self::new(Kind::Constant, 0);
-    /// 1 for every row.
-    const ALL: Self = Self::new(Kind::Constant, 1);
-
-    const fn new(kind: Kind, number: u32) -> Self {
-        Self(Self::PLACES | (kind as u32) << Self::KIND | number)
-    }
-
-    /// The place of a condition.
-    pub(super) fn place(self) -> Option<u32> {
-        (self.0 < Self::PLACES).then_some(self.0)
-    }
-
-    /// The kind, as a number, and the number of an operand that is no condition.
-    pub(super) fn numbered(self) -> (usize, u32) {
-        ((self.0 >> Self::KIND) as usize % 4, self.0 % (1 << Self::KIND))
-    }
-
-    fn temporary(self) -> Option<usize> {
-        let (kind, number) = self.numbered();
-        (self.place().is_none() && kind == Kind::Temporary as usize).then_some(number as usize)
-    }
-}
-
-/// A condition that is true for an odd number of `places`, or with `negated` for an even one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Odd {
-    pub(super) places: Vec<u32>,
-    pub(super) negated: bool,
-}
-
 /// The steps of one tree.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Program {
     /// To, right, left, condition.
-    pub(super) muxes: Vec<[Operand; 4]>,
+    pub(super) muxes: Vec<[u16; 4]>,
     /// By where they start; some are in others.
     pub(super) guards: Vec<Guard>,
-    /// The bits of the code, the lowest first.
-    pub(super) bits: Vec<Operand>,
+    /// The operands of the bits of the code, the lowest first.
+    pub(super) bits: Vec<u16>,
     pub(super) leaf_of: LeafOf,
     /// The leaf of each code where codes are leaves, else empty.
     pub(super) order: Vec<u16>,
-    pub(super) parities: Vec<Odd>,
-    /// How many temporary operands it keeps at once.
-    pub(super) temporary: usize,
-    free: Vec<Operand>,
 }
 
-impl Program {
-    /// `None` for a tree whose codes would be too long.
-    pub(super) fn new(tree: &Tree, questions: &Questions, used: &mut [bool]) -> Option<Self> {
-        let (parts, root) = Parts::of(tree)?;
-        let mut program = Self::default();
-        program.muxes.reserve(tree.leaf_count() + tree.leaf_count() / 4);
+/// What makes the programs of trees.
+pub(super) struct Programs<'a> {
+    questions: &'a Questions,
+    cuts: Cuts,
+    paths: Paths,
+    /// The places of paths whose steps are being made, one path after the other, and for those where parts are cut the operand
+    /// that says whether rows come there, once it is computed.
+    places: Vec<(Place, Option<u16>)>,
+    /// The leaf of each code.
+    codes: Vec<u16>,
+    /// All operands that were named are below this.
+    pub(super) operands: usize,
+}
+
+impl<'a> Programs<'a> {
+    pub(super) fn new(questions: &'a Questions) -> Self {
+        let (cuts, paths, places, codes) = (Cuts::default(), Paths::default(), Vec::new(), Vec::new());
+        let operands = questions.behind() + WOVEN * BITS;
+        Self { questions, cuts, paths, places, codes, operands }
+    }
+
+    /// Whether trees come one after the other, since some have guards.
+    pub(super) fn alone(&self, trees: &[Tree]) -> bool {
+        trees.iter().any(|tree| self.guarded(tree))
+    }
+
+    /// Whether large parts of a tree have guards.
+    fn guarded(&self, tree: &Tree) -> bool {
+        tree.leaf_count() > SMALL_LEAVES && self.questions.asked() <= GUARDED_CUTOFFS
+    }
+
+    /// The steps of a tree, which is the `number`th of all and of those that are woven the `number % woven`th. `None` for
+    /// one whose codes would be too long, or that needs more operands than 16 bits can name.
+    pub(super) fn of(&mut self, tree: &Tree, number: usize, woven: usize) -> Option<Program> {
+        self.paths.join(tree, &mut self.cuts)?;
+        let (shape, width) = self.paths.best(tree, &self.cuts)?;
+        let bits = self.questions.behind() + number % WOVEN * BITS;
+        let temporary = self.questions.behind() + WOVEN * BITS + number % woven;
+        let guarded = self.guarded(tree);
+        self.paths.places(if tree.splits.is_empty() { !0 } else { 0 }, &mut self.places);
+        // Tables have at least 64 codes.
+        self.codes.resize((1 << width).max(64), 0);
         let mut steps = Steps {
-            parts: &parts,
-            questions,
-            used,
-            guarded: tree.leaf_count() > SMALL_LEAVES && questions.asked() <= GUARDED_CUTOFFS,
-            rows: parts.rows(root),
-            cuts: vec![None; parts.count()],
+            tree,
+            answers: self.questions.operands(number),
+            cuts: &self.cuts,
+            paths: &self.paths,
+            places: &mut self.places,
+            guarded,
+            all_rows: tree.covers.first().copied().unwrap_or(0.0),
+            temporary: Temporary { first: u16::try_from(temporary).ok()?, step: woven as u16, count: 0, free: Vec::new() },
+            muxes: Vec::with_capacity(tree.leaf_count() + tree.leaf_count() / 4),
+            guards: Vec::new(),
             bits: Vec::new(),
-            program: &mut program,
         };
-        steps.part(root, Operand::ALL)?;
-        program.bits = steps.bits;
-        program.keep_bits();
-        let mut leaf_of = vec![0; 1 << parts.width(root)];
-        parts.fill(root, &mut leaf_of);
-        (program.leaf_of, program.order) = numbered(tree, leaf_of);
-        Some(program)
+        let codes = 1 << width;
+        steps.part(shape, 0..steps.places.len(), ALL, &mut self.codes[..codes])?;
+        steps.keep_bits(bits as u16)?;
+        self.operands = self.operands.max(usize::from(steps.temporary.end()?));
+        let Steps { muxes, guards, bits, .. } = steps;
+        let (leaf_of, order) = numbered(tree, &self.codes, codes);
+        self.places.clear();
+        self.codes.clear();
+        Some(Program { muxes, guards, bits, leaf_of, order })
     }
+}
 
-    /// Names the operands of the bits as such from the last step on that computes them.
-    fn keep_bits(&mut self) {
-        let mut kept = vec![None; self.temporary];
-        for (bit, operand) in self.bits.iter_mut().enumerate() {
-            if let Some(number) = operand.temporary() {
-                *operand = *kept[number].get_or_insert(Operand::new(Kind::Bit, bit as u32));
-            }
-        }
-        for [to, sources @ ..] in self.muxes.iter_mut().rev() {
-            if let Some(number) = to.temporary()
-                && let Some(bit) = kept[number].take()
-            {
-                *to = bit;
-            }
-            for source in sources {
-                if let Some(number) = source.temporary()
-                    && let Some(bit) = kept[number]
-                {
-                    *source = bit;
-                }
-            }
-        }
+/// What a leaf of each code is, of which `count` count; where each has one code, they are numbered by it, in an order that is
+/// then given too.
+fn numbered(tree: &Tree, codes: &[u16], count: usize) -> (LeafOf, Vec<u16>) {
+    match tree.leaf_count() {
+        leaves @ ..=256 if leaves == count && tree.linear.is_empty() => (LeafOf::Code, codes[..count].to_vec()),
+        ..=256 => (LeafOf::Bytes(codes.iter().map(|leaf| *leaf as u8).collect()), Vec::new()),
+        _ => (LeafOf::Words(codes.to_vec()), Vec::new()),
     }
+}
 
+/// Operands that hold what is needed for a while.
+struct Temporary {
+    first: u16,
+    /// From one to the next: trees that are woven have their own.
+    step: u16,
+    /// How many there are.
+    count: u16,
+    free: Vec<u16>,
+}
+
+impl Temporary {
     /// `None` if there are more than 16 bits can name.
-    fn allocate(&mut self) -> Option<Operand> {
+    fn allocate(&mut self) -> Option<u16> {
         if let Some(operand) = self.free.pop() {
             return Some(operand);
         }
-        self.temporary += 1;
-        u16::try_from(self.temporary - 1).ok().map(|number| Operand::new(Kind::Temporary, number.into()))
+        let operand = self.end()?;
+        self.count += 1;
+        Some(operand)
+    }
+
+    /// The next one.
+    fn end(&self) -> Option<u16> {
+        self.count.checked_mul(self.step)?.checked_add(self.first)
     }
 
     /// An operand that no later step needs.
-    fn release(&mut self, operand: Operand) {
-        if operand.temporary().is_some() {
+    fn release(&mut self, operand: u16) {
+        if operand >= self.first {
             self.free.push(operand);
         }
     }
 
-    /// `condition ? right : left`, none of which but the condition is needed any more.
-    fn mux(&mut self, condition: Operand, right: Operand, left: Operand) -> Option<Operand> {
-        if left == right {
-            return Some(left);
-        }
-        self.release(left);
-        self.release(right);
-        let to = self.allocate()?;
-        self.muxes.push([to, right, left, condition]);
-        Some(to)
-    }
 }
 
-/// What a leaf of each code is; where each has one code, they are numbered by it, in an order that is then given too.
-fn numbered(tree: &Tree, mut codes: Vec<u16>) -> (LeafOf, Vec<u16>) {
-    let leaves = tree.leaf_count();
-    if leaves == codes.len() && leaves <= 256 && tree.linear.is_empty() {
-        return (LeafOf::Code, codes);
-    }
-    codes.resize(codes.len().max(64), 0);
-    match leaves {
-        ..=256 => (LeafOf::Bytes(codes.iter().map(|leaf| *leaf as u8).collect()), Vec::new()),
-        _ => (LeafOf::Words(codes), Vec::new()),
-    }
+/// One half of a part that is cut: its shape, what it costs, its places, and where the leaves of its codes go.
+struct Half<'a> {
+    shape: Shape,
+    cost: Cost,
+    places: Range<usize>,
+    out: &'a mut [u16],
 }
 
-/// What makes a program of parts.
+/// What makes a program of the paths of a tree.
 struct Steps<'a> {
-    parts: &'a Parts<'a>,
-    questions: &'a Questions,
-    /// Which conditions are asked at all.
-    used: &'a mut [bool],
+    tree: &'a Tree,
+    /// For each split the operand that is true for rows that go right.
+    answers: &'a [u16],
+    cuts: &'a Cuts,
+    paths: &'a Paths,
+    places: &'a mut Vec<(Place, Option<u16>)>,
     /// Whether large parts have guards.
     guarded: bool,
-    /// All rows of the training.
-    rows: f64,
-    /// For each part that is cut, the operand that says whether rows go on behind the first half, once it is computed.
-    cuts: Vec<Option<Operand>>,
+    /// How many rows the training had.
+    all_rows: f64,
+    temporary: Temporary,
+    muxes: Vec<[u16; 4]>,
+    guards: Vec<Guard>,
     /// The bits of parts that are not joined yet, one part after the other.
-    bits: Vec<Operand>,
-    program: &'a mut Program,
+    bits: Vec<u16>,
 }
 
 impl Steps<'_> {
-    /// Puts the bits of a part, which the rows of `reached` are in, behind the others.
-    fn part(&mut self, part: u32, reached: Operand) -> Option<()> {
-        let (first, second) = match self.parts.part(part) {
-            Part::Leaf(_) => return Some(()),
-            Part::Beside { subtree, .. } => return self.part(subtree, reached),
-            Part::Cut { first, second } => (first, second),
+    /// Puts the bits of a part, which the rows of `reached` are in, behind the others, and the leaf of each code where the
+    /// code says. The part has some shape and `places`.
+    fn part(&mut self, shape: Shape, places: Range<usize>, reached: u16, out: &mut [u16]) -> Option<()> {
+        let Some(Cut { first, count, second, cost }) = self.cuts.cut(shape) else {
+            return self.beside(places.start, shape, reached, out);
         };
-        let pass = match self.cuts[part as usize] {
+        let middle = places.start + count as usize;
+        let pass = match self.places[middle].1 {
             Some(pass) => pass,
-            None => self.goes_on(first)?,
+            None => self.goes_on(first, places.start..middle)?,
         };
-        let first_is_wider = self.parts.width(first) >= self.parts.width(second);
-        let on = self.parts.goes_on(first);
+        let on = self.is_on(middle);
+        let (low, high) = out[..1 << cost.width].split_at_mut(1 << (cost.width - 1));
+        let (of_first, of_second) = if on { (low, high) } else { (high, low) };
         let start = self.bits.len();
         // The wider one first: fewer temporary operands are then kept meanwhile.
+        let half = |shape, places: Range<usize>, out| Half { shape, cost: self.cost(shape, places.clone()), places, out };
+        let first = half(first, places.start..middle, of_first);
+        let second = half(second, middle..places.end, of_second);
+        let first_is_wider = first.cost.width >= second.cost.width;
         let (wider, other) = if first_is_wider { (first, second) } else { (second, first) };
         self.half(wider, pass, on != first_is_wider, reached)?;
         let middle = self.bits.len();
@@ -235,75 +214,130 @@ impl Steps<'_> {
         for bit in 0..self.bits.len() - middle {
             let (wider, other) = (self.bits[start + bit], self.bits[middle + bit]);
             let (right, left) = if on == first_is_wider { (other, wider) } else { (wider, other) };
-            self.bits[start + bit] = self.program.mux(pass, right, left)?;
+            self.bits[start + bit] = self.mux(pass, right, left)?;
         }
         self.bits.truncate(middle);
         self.bits.push(pass);
+        // The bits above mean nothing here.
+        let mut done = 1 << cost.width;
+        while done < out.len() {
+            out.copy_within(..done, done);
+            done *= 2;
+        }
+        Some(())
+    }
+
+    /// What rows come to that leave the path at a place.
+    fn beside(&mut self, place: usize, way: Shape, reached: u16, out: &mut [u16]) -> Option<()> {
+        let node = self.places[place].0.beside;
+        if node < 0 {
+            out.fill(!node as u16);
+            return Some(());
+        }
+        let start = self.places.len();
+        self.paths.places(node, self.places);
+        self.part(self.paths.shape(self.cuts, node, way), start..self.places.len(), reached, out)?;
+        self.places.truncate(start);
         Some(())
     }
 
     /// One half of a part that is cut: the rows of `reached` are in it for which `pass` is `side`.
-    fn half(&mut self, part: u32, pass: Operand, side: bool, reached: Operand) -> Option<()> {
-        let seldom = || self.parts.rows(part) <= SELDOM * self.rows;
-        if !self.guarded || self.parts.steps(part) < GUARDED || !seldom() {
-            return self.part(part, reached);
+    fn half(&mut self, half: Half<'_>, pass: u16, side: bool, reached: u16) -> Option<()> {
+        let Half { shape, cost, places, out } = half;
+        if !self.guarded || cost.steps < GUARDED || self.rows(places.clone()) > SELDOM * self.all_rows {
+            return self.part(shape, places, reached, out);
         }
-        let here = self.program.allocate()?;
-        let (right, left) = if side { (reached, Operand::NONE) } else { (Operand::NONE, reached) };
-        self.program.muxes.push([here, right, left, pass]);
-        let number = self.program.guards.len();
-        let start = self.program.muxes.len();
-        self.program.guards.push(Guard { steps: start..start, next: number });
-        self.part(part, here)?;
-        self.program.release(here);
-        self.program.guards[number] = Guard { steps: start..self.program.muxes.len(), next: self.program.guards.len() };
+        let here = self.temporary.allocate()?;
+        let (right, left) = if side { (reached, NONE) } else { (NONE, reached) };
+        self.muxes.push([here, right, left, pass]);
+        let (number, start) = (self.guards.len(), self.muxes.len());
+        self.guards.push(Guard { steps: start..start, next: number });
+        self.part(shape, places, here, out)?;
+        self.temporary.release(here);
+        self.guards[number] = Guard { steps: start..self.muxes.len(), next: self.guards.len() };
         Some(())
     }
 
     /// The operand that says whether rows go on behind a part of a path.
-    fn goes_on(&mut self, part: u32) -> Option<Operand> {
-        let (first, second) = match self.parts.part(part) {
-            Part::Leaf(_) => return Some(Operand::NONE),
-            Part::Beside { split, .. } => return Some(self.goes_right(self.parts.split(split))),
-            Part::Cut { first, second } => (first, second),
+    fn goes_on(&mut self, shape: Shape, places: Range<usize>) -> Option<u16> {
+        let Some(Cut { first, count, second, .. }) = self.cuts.cut(shape) else {
+            let node = self.places[places.start].0.node;
+            return Some(if node < 0 { NONE } else { self.answers[node as usize] });
         };
-        let pass = self.goes_on(first)?;
-        self.cuts[part as usize] = Some(pass);
-        let beyond = self.goes_on(second)?;
+        let middle = places.start + count as usize;
+        let pass = self.goes_on(first, places.start..middle)?;
+        self.places[middle].1 = Some(pass);
+        let beyond = self.goes_on(second, middle..places.end)?;
         // Rows that leave in the first part do not go on.
-        let leaves = if self.parts.goes_on(second) { Operand::NONE } else { Operand::ALL };
-        let (right, left) = if self.parts.goes_on(first) { (beyond, leaves) } else { (leaves, beyond) };
-        self.program.mux(pass, right, left)
+        let leaves = if self.is_on(places.end) { NONE } else { ALL };
+        let (right, left) = if self.is_on(middle) { (beyond, leaves) } else { (leaves, beyond) };
+        self.mux(pass, right, left)
     }
 
-    /// The operand that is true for rows that go right.
-    fn goes_right(&mut self, split: &Split) -> Operand {
-        let edges = edges(&split.test);
-        let mut ask = |edge: f64, variant| {
-            let place = self.questions.place(split.feature, edge, variant);
-            self.used[place as usize] = true;
-            place
+    /// Whether rows come to a place from the one before where the operand that says it is true.
+    fn is_on(&self, place: usize) -> bool {
+        !self.places[place - 1].0.right
+    }
+
+    /// What a part of a path costs, with the steps that all ways of its parts take.
+    fn cost(&self, shape: Shape, places: Range<usize>) -> Cost {
+        let (first, last) = (&self.places[places.start].0, &self.places[places.end - 1].0);
+        // Behind the last place of a path is a leaf, which takes no steps.
+        let end = if last.node < 0 { last.steps } else { self.places[places.end].0.steps };
+        let Cost { width, steps } = match self.cuts.cut(shape) {
+            Some(cut) => cut.cost,
+            None => self.cuts.cost(first.part, shape),
         };
-        if let [edge] = edges {
-            return Operand(ask(*edge, variant(split.missing, 0, true)));
+        Cost { width, steps: steps + end - first.steps }
+    }
+
+    /// How many of the rows of the training were in a part of a path; 0 if the model does not say.
+    fn rows(&self, places: Range<usize>) -> f64 {
+        let of = |place: usize| {
+            let node = self.places[place].0.node;
+            let at = if node < 0 { self.tree.splits.len() + !node as usize } else { node as usize };
+            self.tree.covers.get(at).copied().unwrap_or(0.0)
+        };
+        let ends = self.places[places.end - 1].0.node < 0;
+        of(places.start) - if ends { 0.0 } else { of(places.end) }
+    }
+
+    /// `condition ? right : left`, none of which but the condition is needed any more.
+    fn mux(&mut self, condition: u16, right: u16, left: u16) -> Option<u16> {
+        if left == right {
+            return Some(left);
         }
-        let odd = edges.len() % 2 == 1;
-        let places = edges.iter().enumerate().map(|(n, edge)| ask(*edge, variant(split.missing, n, odd))).collect();
-        // Left is an odd number of edges that are not exceeded.
-        self.program.parities.push(Odd { places, negated: !odd });
-        Operand::new(Kind::Parity, self.program.parities.len() as u32 - 1)
+        self.temporary.release(left);
+        self.temporary.release(right);
+        let to = self.temporary.allocate()?;
+        self.muxes.push([to, right, left, condition]);
+        Some(to)
+    }
+
+    /// Names the operands of the bits as such, from `first` on, from the last step on that computes them: they are kept when
+    /// the program is over.
+    fn keep_bits(&mut self, first: u16) -> Option<()> {
+        // For each temporary operand, behind a place for all others, the bit that it is where it is read; 0 for none.
+        let mut kept = vec![0; 1 + usize::from(self.temporary.end()? - self.temporary.first)];
+        let place = |operand: u16| usize::from((operand + 1).saturating_sub(self.temporary.first));
+        for (bit, operand) in (first..).zip(&mut self.bits) {
+            let place = place(*operand);
+            if place > 0 && kept[place] == 0 {
+                kept[place] = bit;
+            }
+            *operand = renamed(*operand, kept[place]);
+        }
+        for [to, sources @ ..] in self.muxes.iter_mut().rev() {
+            // What it held before this step is no bit.
+            let bit = std::mem::take(&mut kept[place(*to)]);
+            *to = renamed(*to, bit);
+            sources.iter_mut().for_each(|source| *source = renamed(*source, kept[place(*source)]));
+        }
+        Some(())
     }
 }
 
-/// Which variant of the codes the `number`th edge of a split asks. What is missing then goes where it shall: above all
-/// edges there is no edge that is not exceeded, and below all of them, or all but the first, an odd number is not.
-fn variant(missing: Missing, number: usize, odd: bool) -> Variant {
-    let low = odd || number > 0;
-    match missing {
-        Missing::Left if low => Variant::NanLow,
-        Missing::Left | Missing::Right => Variant::NanHigh,
-        Missing::Zero => Variant::NanZero,
-        Missing::ZeroLeft if low => Variant::ZeroLow,
-        Missing::ZeroLeft | Missing::ZeroRight => Variant::ZeroHigh,
-    }
+/// An operand that may be a bit.
+fn renamed(operand: u16, bit: u16) -> u16 {
+    if bit == 0 { operand } else { bit }
 }

@@ -1,228 +1,214 @@
-//! What splits ask, and the numbers that all operands have.
+//! What splits ask, and the numbers of the operands that answer.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use ahash::RandomState;
 
-use super::program::{Kind, Odd, Operand, Program};
-use super::steps::Mux;
 use super::{
-    ALL, CONDITIONS, CUTOFFS_MAX, Condition, NONE, PAGE, PART_TREES, Parity, Plane, Tree, VARIANTS, Variant, WOVEN,
-    edges, in_parts,
+    CONDITIONS, CUTOFFS_MAX, Condition, Missing, PAGE, PART_TREES, Parity, Plane, Split, Test, Tree, VARIANTS, Variant,
+    in_parts,
 };
 
-/// All that splits ask.
+/// All that splits ask, each question once.
+#[derive(Debug)]
 pub(super) struct Questions {
     /// The cutoffs of each feature, ascending.
     pub(super) cutoffs: Vec<Vec<f64>>,
-    /// The place of each cutoff among those of its feature.
-    ranks: HashMap<(u32, u64), u32, RandomState>,
-    /// The first place of each feature: each of its cutoffs has a place for each variant.
-    first: Vec<u32>,
-    /// How many places there are.
-    pub(super) count: usize,
+    /// Those of a plane are beside each other.
+    pub(super) conditions: Vec<Condition>,
+    pub(super) parities: Vec<Parity>,
+    /// Those of each feature.
+    pub(super) planes: Vec<Vec<Plane>>,
+    /// For each split of each tree the operand that is true for rows that go right.
+    operands: Vec<u16>,
+    /// Where those of each tree start.
+    starts: Vec<usize>,
+}
+
+/// What is asked of a feature, above an edge.
+type Question = (u32, Variant, u64);
+
+/// What some trees ask.
+#[derive(Debug, Default)]
+struct Asked {
+    conditions: HashMap<Question, u32, RandomState>,
+    parities: HashMap<Odd, u32, RandomState>,
+    /// For each split the number of a condition or, complemented, of a parity.
+    of_split: Vec<i32>,
+}
+
+/// A condition that is true for an odd number of others, or with `negated` for an even one.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Odd {
+    of: Vec<u32>,
+    negated: bool,
+}
+
+impl Asked {
+    fn ask(&mut self, split: &Split) {
+        let next = self.parities.len() as i32;
+        let mut condition = |edge, variant| {
+            let next = self.conditions.len() as u32;
+            *self.conditions.entry((split.feature, variant, bits(edge))).or_insert(next)
+        };
+        let edges = edges(&split.test);
+        if let [edge] = edges {
+            self.of_split.push(condition(*edge, variant(split.missing, 0, true)) as i32);
+            return;
+        }
+        let odd = edges.len() % 2 == 1;
+        let of = edges.iter().enumerate().map(|(n, edge)| condition(*edge, variant(split.missing, n, odd))).collect();
+        // Left is an odd number of edges that are not exceeded.
+        let number = *self.parities.entry(Odd { of, negated: !odd }).or_insert(next as u32);
+        self.of_split.push(!(number as i32));
+    }
 }
 
 impl Questions {
-    /// `None` if a feature has more cutoffs than ranks can tell apart.
+    /// `None` if a feature has more cutoffs than ranks can tell apart, or if there are more conditions than operands.
     pub(super) fn of(trees: &[Tree], features: usize) -> Option<Self> {
-        let seed = RandomState::new();
         let asked = in_parts(trees.len(), PART_TREES, |part| {
-            let mut asked = HashMap::with_hasher(seed.clone());
-            for split in trees[part].iter().flat_map(|t| &t.splits) {
-                asked.extend(edges(&split.test).iter().map(|edge| (asked_at(split.feature, *edge), 0)));
-            }
+            let mut asked = Asked::default();
+            asked.of_split.reserve(trees[part.clone()].iter().map(|tree| tree.splits.len()).sum());
+            trees[part].iter().flat_map(|tree| &tree.splits).for_each(|split| asked.ask(split));
             asked
         });
-        let mut ranks = asked.into_iter().reduce(|mut all, part| {
-            all.extend(part);
-            all
-        })?;
         let mut cutoffs = vec![Vec::new(); features];
-        ranks.keys().for_each(|(feature, edge)| cutoffs[*feature as usize].push(f64::from_bits(*edge)));
-        for (feature, of) in cutoffs.iter_mut().enumerate() {
-            of.sort_unstable_by(f64::total_cmp);
-            for (edge, rank) in of.iter().zip(0..) {
-                ranks.insert(asked_at(feature as u32, *edge), rank);
-            }
+        for (feature, _, edge) in asked.iter().flat_map(|asked| asked.conditions.keys()) {
+            cutoffs[*feature as usize].push(f64::from_bits(*edge));
         }
         let (mut first, mut count) = (Vec::with_capacity(features), 0);
-        for of in &cutoffs {
-            first.push(u32::try_from(count).ok()?);
+        for of in &mut cutoffs {
+            of.sort_unstable_by(f64::total_cmp);
+            of.dedup();
+            first.push(count);
             count += of.len() * VARIANTS;
+            if of.len() > CUTOFFS_MAX {
+                return None;
+            }
         }
-        let fits = count < Operand::PLACES as usize && cutoffs.iter().all(|of| of.len() <= CUTOFFS_MAX);
-        fits.then_some(Self { cutoffs, ranks, first, count })
+        // Each cutoff has a place for each variant.
+        let place = |(feature, variant, edge): &Question| {
+            let below = |cutoff: &f64| *cutoff < f64::from_bits(*edge);
+            let rank = cutoffs[*feature as usize].partition_point(below);
+            first[*feature as usize] + rank * VARIANTS + *variant as usize
+        };
+        let places: Vec<Vec<(usize, u32)>> =
+            asked.iter().map(|asked| asked.conditions.iter().map(|(q, number)| (place(q), *number)).collect()).collect();
+        let mut used = vec![false; count];
+        places.iter().flatten().for_each(|(place, _)| used[*place] = true);
+        let (of_place, conditions, planes) = number(&cutoffs, &used)?;
+        let mut questions =
+            Self { cutoffs, conditions, parities: Vec::new(), planes, operands: Vec::new(), starts: Vec::new() };
+        questions.operands.reserve(asked.iter().map(|asked| asked.of_split.len()).sum());
+        let mut known = HashMap::new();
+        for (asked, places) in asked.into_iter().zip(places) {
+            let mut of_number = vec![0; places.len()];
+            places.into_iter().for_each(|(place, number)| of_number[number as usize] = of_place[place]);
+            let of_parity = questions.add_parities(asked.parities, &of_number, &mut known)?;
+            let condition = |number: usize| CONDITIONS as u16 + of_number[number];
+            let operand = |number: &i32| match *number < 0 {
+                true => of_parity[!*number as usize],
+                false => condition(*number as usize),
+            };
+            questions.operands.extend(asked.of_split.iter().map(operand));
+        }
+        let mut start = 0;
+        for tree in trees {
+            questions.starts.push(start);
+            start += tree.splits.len();
+        }
+        Some(questions)
     }
 
     /// How many cutoffs there are.
     pub(super) fn asked(&self) -> usize {
-        self.count / VARIANTS
+        self.cutoffs.iter().map(Vec::len).sum()
     }
 
-    /// The place of the condition that is true above an edge.
-    pub(super) fn place(&self, feature: u32, edge: f64, variant: Variant) -> u32 {
-        let rank = self.ranks[&asked_at(feature, edge)];
-        self.first[feature as usize] + rank * VARIANTS as u32 + variant as u32
+    /// The first operand that is neither constant nor a condition.
+    pub(super) fn behind(&self) -> usize {
+        CONDITIONS + self.conditions.len() + self.parities.len()
     }
 
-    /// Numbers everything that is used: the conditions of a plane are beside each other.
-    pub(super) fn numbering(
-        &self,
-        used: &[bool],
-        programs: &[Program],
-    ) -> Option<(Numbering, Vec<Condition>, Vec<Vec<Plane>>)> {
-        // One more, for those that are no conditions.
-        let mut of_place = vec![0; self.count + 1];
-        let (mut conditions, mut planes, mut number) = (Vec::new(), vec![Vec::new(); self.cutoffs.len()], 0);
-        for (feature, cutoffs) in self.cutoffs.iter().enumerate() {
-            for page in 0..cutoffs.len().div_ceil(PAGE) {
-                for variant in
-                    [Variant::NanLow, Variant::NanHigh, Variant::NanZero, Variant::ZeroLow, Variant::ZeroHigh]
-                {
-                    let before = conditions.len();
-                    for rank in page * PAGE..((page + 1) * PAGE).min(cutoffs.len()) {
-                        let place = self.first[feature] as usize + rank * VARIANTS + variant as usize;
-                        if used[place] {
-                            of_place[place] = u16::try_from(conditions.len()).ok()?;
-                            conditions.push(Condition { plane: number, threshold: (rank % PAGE) as u8 });
-                        }
+    /// For each split of a tree the operand that is true for rows that go right.
+    pub(super) fn operands(&self, tree: usize) -> &[u16] {
+        &self.operands[self.starts[tree]..]
+    }
+
+    /// The operands of the parities of some trees, of which those that are not `known` are new.
+    fn add_parities(
+        &mut self,
+        parities: HashMap<Odd, u32, RandomState>,
+        of_number: &[u16],
+        known: &mut HashMap<Parity, u16>,
+    ) -> Option<Vec<u16>> {
+        let mut in_order: Vec<_> = parities.into_iter().collect();
+        in_order.sort_unstable_by_key(|(_, number)| *number);
+        let mut operands = Vec::with_capacity(in_order.len());
+        for (Odd { of, negated }, _) in in_order {
+            let parity = Parity { of: of.into_iter().map(|number| of_number[number as usize]).collect(), negated };
+            let next = u16::try_from(self.behind()).ok()?;
+            let operand = *known.entry(parity.clone()).or_insert(next);
+            if operand == next {
+                self.parities.push(parity);
+            }
+            operands.push(operand);
+        }
+        Some(operands)
+    }
+}
+
+/// The number of the condition at each place that is used, the conditions, and the planes of each feature. `None` if there are
+/// more than operands can name.
+#[expect(clippy::type_complexity, reason = "three lists, of which each is named where it goes")]
+fn number(cutoffs: &[Vec<f64>], used: &[bool]) -> Option<(Vec<u16>, Vec<Condition>, Vec<Vec<Plane>>)> {
+    let mut of_place = vec![0; used.len()];
+    let (mut conditions, mut planes, mut number, mut first) = (Vec::new(), vec![Vec::new(); cutoffs.len()], 0, 0);
+    for (feature, cutoffs) in cutoffs.iter().enumerate() {
+        for page in 0..cutoffs.len().div_ceil(PAGE) {
+            for variant in [Variant::NanLow, Variant::NanHigh, Variant::NanZero, Variant::ZeroLow, Variant::ZeroHigh] {
+                let before = conditions.len();
+                for rank in page * PAGE..((page + 1) * PAGE).min(cutoffs.len()) {
+                    let place = first + rank * VARIANTS + variant as usize;
+                    if used[place] {
+                        of_place[place] = u16::try_from(conditions.len()).ok()?;
+                        conditions.push(Condition { plane: number, threshold: (rank % PAGE) as u8 });
                     }
-                    if conditions.len() > before {
-                        planes[feature].push(Plane { page: page as u16, variant, number });
-                        number += 1;
-                    }
+                }
+                if conditions.len() > before {
+                    planes[feature].push(Plane { page: page as u16, variant, number });
+                    number += 1;
                 }
             }
         }
-        let mut numbering = Numbering { of_place, conditions: conditions.len(), ..Numbering::default() };
-        numbering.number_parities(programs)?;
-        numbering.bits = programs.iter().map(|program| program.bits.len()).max().unwrap_or(0);
-        numbering.alone =
-            programs.chunks(WOVEN).map(|set| set.iter().any(|program| !program.guards.is_empty())).collect();
-        let temporary =
-            programs.iter().enumerate().map(|(number, program)| program.temporary * numbering.woven(number));
-        numbering.operands = numbering.temporary() + temporary.max().unwrap_or(0);
-        (numbering.operands <= usize::from(u16::MAX)).then_some((numbering, conditions, planes))
+        first += cutoffs.len() * VARIANTS;
+    }
+    Some((of_place, conditions, planes))
+}
+
+/// The boundaries of a test. Of a set of nothing, two that cancel each other: what is missing may still go left.
+fn edges(test: &Test) -> &[f64] {
+    match test.boundaries() {
+        [] => &[f64::NEG_INFINITY; 2],
+        edges => edges,
     }
 }
 
-/// What is asked of a feature at an edge. -0 and 0 are one cutoff.
-fn asked_at(feature: u32, edge: f64) -> (u32, u64) {
-    (feature, (edge + 0.0).to_bits())
+/// An edge as a key: -0 and 0 are one.
+fn bits(edge: f64) -> u64 {
+    (edge + 0.0).to_bits()
 }
 
-/// The numbers of operands.
-#[derive(Debug, Default)]
-pub(super) struct Numbering {
-    /// The number of the condition at each place that is used.
-    of_place: Vec<u16>,
-    /// How many conditions there are.
-    conditions: usize,
-    pub(super) all_parities: Vec<Parity>,
-    /// Those of each program.
-    parities: Vec<Vec<u16>>,
-    /// The most bits of a code.
-    bits: usize,
-    /// For each set of trees whether its trees come one after the other, since some have guards.
-    alone: Vec<bool>,
-    pub(super) operands: usize,
-}
-
-/// Operands of bits, each with its value in a byte.
-pub(super) type ByteBits = Vec<(u16, u8)>;
-
-impl Numbering {
-    /// Numbers parities, each once.
-    fn number_parities(&mut self, programs: &[Program]) -> Option<()> {
-        let mut known: HashMap<&Odd, u16> = HashMap::new();
-        for program in programs {
-            let mut numbers = Vec::with_capacity(program.parities.len());
-            for odd in &program.parities {
-                let next = u16::try_from(known.len()).ok()?;
-                let number = *known.entry(odd).or_insert(next);
-                if number == next {
-                    let of = odd.places.iter().map(|place| self.of_place[*place as usize]).collect();
-                    self.all_parities.push(Parity { of, negated: odd.negated });
-                }
-                numbers.push(number);
-            }
-            self.parities.push(numbers);
-        }
-        Some(())
+/// Which variant of the codes the `number`th edge of a split asks. What is missing then goes where it shall: above all
+/// edges there is no edge that is not exceeded, and below all of them, or all but the first, an odd number is not.
+fn variant(missing: Missing, number: usize, odd: bool) -> Variant {
+    let low = odd || number > 0;
+    match missing {
+        Missing::Left if low => Variant::NanLow,
+        Missing::Left | Missing::Right => Variant::NanHigh,
+        Missing::Zero => Variant::NanZero,
+        Missing::ZeroLeft if low => Variant::ZeroLow,
+        Missing::ZeroLeft | Missing::ZeroRight => Variant::ZeroHigh,
     }
-
-    /// The first operand that is a bit of a code.
-    fn first_bit(&self) -> usize {
-        CONDITIONS + self.conditions + self.all_parities.len()
-    }
-
-    /// The first temporary operand.
-    fn temporary(&self) -> usize {
-        self.first_bit() + WOVEN * self.bits
-    }
-
-    /// How many programs are woven where this one is.
-    fn woven(&self, program: usize) -> usize {
-        if self.alone[program / WOVEN] { 1 } else { WOVEN }
-    }
-
-    /// What numbers the operands of a program.
-    fn of_program(&self, program: usize) -> impl Fn(Operand) -> u16 {
-        let lane = program % WOVEN;
-        let woven = self.woven(program);
-        // Of each kind, the number of the first and the step to the next.
-        let mut kinds = [(0, 0); 4];
-        kinds[Kind::Constant as usize] = (usize::from(NONE), usize::from(ALL - NONE));
-        kinds[Kind::Bit as usize] = (self.first_bit() + lane * self.bits, 1);
-        // Trees that are woven have their own.
-        kinds[Kind::Temporary as usize] = (self.temporary() + lane % woven, woven);
-        move |operand| {
-            let (kind, n) = operand.numbered();
-            let place = operand.place();
-            if kind == Kind::Parity as usize && place.is_none() {
-                return (CONDITIONS + self.conditions) as u16 + self.parities[program][n as usize];
-            }
-            // Both are computed, since which of them it is could not be predicted.
-            let (first, step) = kinds[kind];
-            let condition = self.of_place[place.unwrap_or(0) as usize];
-            // All are below `operands`.
-            let other = (first + n as usize * step) as u16;
-            if place.is_some() { CONDITIONS as u16 + condition } else { other }
-        }
-    }
-
-    /// The bits of the low byte of a code, and those of the high byte.
-    pub(super) fn bits(&self, program: usize, bits: &[Operand]) -> Option<(ByteBits, ByteBits)> {
-        let number = self.of_program(program);
-        let of = |(bit, operand): (usize, &Operand)| (number(*operand), 1 << (bit % 8));
-        let (low, high) = bits.split_at(bits.len().min(8));
-        Some((low.iter().enumerate().map(of).collect(), high.iter().enumerate().map(of).collect()))
-    }
-}
-
-/// Steps of several trees in turn: each waits for what a step of its own tree just stored, and those of the others can
-/// run meanwhile. With the steps of each tree: of those that are woven, the first has them all.
-pub(super) fn weave(first: usize, programs: &[Program], numbering: &Numbering) -> (Vec<Mux>, Vec<Range<usize>>) {
-    let mut muxes = Vec::with_capacity(programs.iter().map(|program| program.muxes.len()).sum());
-    let mut ranges = Vec::with_capacity(programs.len());
-    for (number, set) in programs.chunks(WOVEN).enumerate() {
-        let first = first + number * WOVEN;
-        let count = numbering.woven(first);
-        for (number, woven) in set.chunks(count).enumerate() {
-            let (first, start) = (first + number * count, muxes.len());
-            let number: Vec<_> = (0..woven.len()).map(|i| numbering.of_program(first + i)).collect();
-            let longest = woven.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
-            for step in 0..longest {
-                for (program, number) in woven.iter().zip(&number) {
-                    muxes.extend(program.muxes.get(step).map(|mux| Mux::new(mux.map(number))));
-                }
-            }
-            let behind = muxes.len();
-            ranges.push(start..behind);
-            ranges.extend(woven[1..].iter().map(|_| behind..behind));
-        }
-    }
-    (muxes, ranges)
 }

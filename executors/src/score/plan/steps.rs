@@ -15,7 +15,12 @@ impl Mux {
     /// To, right, left, condition.
     #[inline(always)]
     pub(in crate::score) fn operands(self) -> [usize; 4] {
-        let part = |number: u32| (self.0 >> (16 * number)) as u16 as usize;
+        self.numbers().map(usize::from)
+    }
+
+    #[inline(always)]
+    pub(super) fn numbers(self) -> [u16; 4] {
+        let part = |number: u32| (self.0 >> (16 * number)) as u16;
         [part(0), part(1), part(2), part(3)]
     }
 }
