@@ -332,36 +332,43 @@ fn check(tree: &Tree, features: usize, outputs: usize) -> Result<()> {
         let given = tree.leaves.len();
         return Err(Error::data(format!("{splits} splits have {given} leaf values instead of {}", leaves * width)));
     }
-    if let Some(leaf) = tree.leaves.iter().position(|value| !value.is_finite()) {
+    // All are looked at, which takes less time than to stop at one.
+    if !tree.leaves.iter().fold(true, |finite, value| finite & value.is_finite()) {
+        let leaf = tree.leaves.iter().position(|value| !value.is_finite()).unwrap_or(0);
         return Err(Error::data(format!("the value of leaf {} is not a finite number", leaf / width)));
     }
     check_linear(tree, features)?;
     if !tree.covers.is_empty() && tree.covers.len() != splits + leaves {
         return Err(Error::data(format!("{} nodes have {} counts of rows", splits + leaves, tree.covers.len())));
     }
-    if tree.covers.iter().any(|c| !c.is_finite() || *c < 0.0) {
+    if tree.covers.iter().fold(false, |wrong, c| wrong | !c.is_finite() | (*c < 0.0)) {
         return Err(Error::data("a count of rows is not a finite number from 0 on"));
     }
-    let (mut split_seen, mut leaf_seen) = (vec![false; splits], vec![false; leaves]);
+    // Whether a node has a parent: splits, then leaves.
+    let mut seen = vec![false; splits + leaves];
     for (number, split) in tree.splits.iter().enumerate() {
         check_split(number, split, features)?;
         for child in [split.left, split.right] {
-            let (seen, index) =
-                if child < 0 { (&mut leaf_seen, !child as usize) } else { (&mut split_seen, child as usize) };
-            let Some(seen) = seen.get_mut(index) else {
-                return Err(Error::data(format!(
-                    "split {number} has the child {child}, but there are {splits} splits and {leaves} leaves"
-                )));
-            };
-            if child >= 0 && index <= number {
-                return Err(Error::data(format!("split {number} leads back to split {index}: a cycle")));
-            }
-            if std::mem::replace(seen, true) {
-                return Err(Error::data(format!("the child {child} of split {number} has another parent too")));
+            // Without branches, since which of them a child is could not be predicted.
+            let place = if child < 0 { splits + !child as usize } else { child as usize };
+            let kind = if child < 0 { splits..splits + leaves } else { number + 1..splits };
+            if !kind.contains(&place) || std::mem::replace(&mut seen[place], true) {
+                return Err(wrong_child(number, child, splits));
             }
         }
     }
     Ok(())
+}
+
+/// What is wrong with a child of a split.
+fn wrong_child(number: usize, child: i32, splits: usize) -> Error {
+    let leaves = splits + 1;
+    Error::data(match usize::try_from(child) {
+        Ok(child) if child <= number => format!("split {number} leads back to split {child}: a cycle"),
+        Ok(child) if child < splits => format!("the child {child} of split {number} has another parent too"),
+        Err(_) if (!child as usize) < leaves => format!("the child {child} of split {number} has another parent too"),
+        _ => format!("split {number} has the child {child}, but there are {splits} splits and {leaves} leaves"),
+    })
 }
 
 /// Refuses linear leaves that are not one a leaf, or read what is not there.

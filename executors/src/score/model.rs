@@ -12,7 +12,7 @@ use std::path::Path;
 use featurectl_core::{Error, ErrorKind, Result};
 
 use super::forest::{Forest, Precision};
-use super::parts::{processors, side_by_side};
+use super::parts::{most_parts, side_by_side};
 use super::{format, network};
 
 /// No larger file is read: 1 GiB holds more than 10 million leaves.
@@ -206,7 +206,7 @@ const PART_BYTES: usize = 1 << 21;
 /// The bytes of a file of bearable size; of a large one, parts are read side by side.
 fn read(file: File) -> Result<Vec<u8>> {
     let length = file.metadata()?.len();
-    let parts = processors().min(length.min(MODEL_BYTES_MAX) as usize / PART_BYTES);
+    let parts = most_parts().min(length.min(MODEL_BYTES_MAX) as usize / PART_BYTES);
     if length <= MODEL_BYTES_MAX && parts > 1 {
         let mut bytes = vec![0; length as usize];
         let part = bytes.len().div_ceil(parts);

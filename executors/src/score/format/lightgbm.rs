@@ -38,7 +38,7 @@ use serde_json::Value;
 
 use crate::score::forest::{Forest, LinearLeaf, Missing, Precision, Split, Test, Tree, ZERO};
 use crate::score::model::{Body, Link, MODEL_BYTES_MAX, Model};
-use crate::score::parts::{processors, side_by_side};
+use crate::score::parts::{most_parts, side_by_side};
 
 /// The keys of the header that matter for scoring.
 const HEADER_KEYS: &[&str] = &[
@@ -514,13 +514,13 @@ fn read_in_parts(
     empty: &Forest,
 ) -> Option<(Forest, usize, usize)> {
     let end = end_of(range.start, sizes).filter(|end| *end <= range.end)?;
-    let threads = processors().min((end - range.start) / PART_BYTES);
-    if threads < 2 {
+    let count = most_parts().min((end - range.start) / PART_BYTES);
+    if count < 2 {
         return None;
     }
     let mut parts = Vec::new();
     let (mut tree, mut start) = (0, range.start);
-    for part in sizes.chunks(sizes.len().div_ceil(threads)) {
+    for part in sizes.chunks(sizes.len().div_ceil(count)) {
         parts.push((tree, start, part));
         (tree, start) = (tree + part.len(), start + part.iter().sum::<usize>());
     }
@@ -642,20 +642,20 @@ fn splits(section: &Section, count: usize, recoding: &Recoding) -> Result<Vec<Sp
     let right: Vec<i32> = section.exactly("right_child", count)?;
     let mut sets = Sets::read(section)?;
     let mut splits = Vec::with_capacity(count);
-    for i in 0..count {
-        let feature = features[i];
-        let (test, missing) = match decisions[i] & 1 != 0 {
+    let children = left.into_iter().zip(right);
+    for (((feature, threshold), decision), (left, right)) in features.into_iter().zip(thresholds).zip(decisions).zip(children) {
+        let (test, missing) = match decision & 1 != 0 {
             true => {
-                let set = sets.take(section, thresholds[i])?;
+                let set = sets.take(section, threshold)?;
                 let test = recoding.test(feature, &set).map_err(|e| section.place(section.line("threshold"), e))?;
                 (test, Missing::Right)
             }
             false => {
                 recoding.check_number(feature).map_err(|e| section.place(section.line("split_feature"), e))?;
-                (Test::AtMost(boundary(thresholds[i])), missing(section, decisions[i])?)
+                (Test::AtMost(boundary(threshold)), missing(section, decision)?)
             }
         };
-        splits.push(Split { feature, test, missing, left: left[i], right: right[i] });
+        splits.push(Split { feature, test, missing, left, right });
     }
     Ok(splits)
 }
@@ -691,6 +691,7 @@ pub(super) fn missing_of(kind: u8, default_left: bool) -> Option<Missing> {
 /// ```
 pub(super) fn boundary(t: f64) -> f64 {
     match t {
+        _ if t.abs() > ZERO => t,
         _ if (0.0..ZERO).contains(&t) => ZERO,
         _ if (-ZERO..0.0).contains(&t) => (-ZERO).next_down(),
         _ => t,

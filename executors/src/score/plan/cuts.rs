@@ -98,16 +98,21 @@ pub(super) struct Cuts {
     short: HashMap<u64, Option<u32>, RandomState>,
 }
 
-impl Default for Cuts {
-    fn default() -> Self {
-        let (numbers, short) = (HashMap::default(), HashMap::default());
-        let mut cuts = Self { cuts: Vec::new(), ways: Vec::new(), parts: Vec::new(), numbers, short };
+impl Cuts {
+    /// Those of trees that have some leaves in all. There is room for what is mostly found, since memory that is taken while
+    /// they grow has to be cleared.
+    pub(super) fn new(leaves: usize) -> Self {
+        let mut cuts = Self {
+            cuts: Vec::with_capacity(leaves / 4),
+            ways: Vec::with_capacity(leaves / 12),
+            parts: Vec::new(),
+            numbers: HashMap::default(),
+            short: HashMap::with_capacity_and_hasher(leaves / 24, RandomState::new()),
+        };
         cuts.number(Costs { count: 1, ..Costs::default() });
         cuts
     }
-}
 
-impl Cuts {
     /// What joins the parts of a shape, if they are several.
     pub(super) fn cut(&self, shape: Shape) -> Option<Cut> {
         self.cuts.get((shape.0 as usize).wrapping_sub(WAYS)).copied()

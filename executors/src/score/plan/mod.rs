@@ -26,7 +26,7 @@ mod questions;
 mod steps;
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 pub(in crate::score) use self::cutoffs::{Buckets, at_most};
 use self::program::{Program, Programs};
@@ -35,7 +35,7 @@ use self::steps::Muxes;
 pub(in crate::score) use self::steps::{Guard, Mux, Steps};
 use super::forest::{Forest, Missing, Precision, Split, Test, Tree};
 use super::kernel::Lane;
-use super::parts::in_parts;
+use super::parts::{in_parts, lock, processors};
 
 /// Cutoffs that one page of codes tells apart.
 pub(in crate::score) const PAGE: usize = 255;
@@ -201,7 +201,14 @@ impl Plan {
         let of = &forest.trees()[trees.clone()];
         let questions = Questions::of(of, forest.features())?;
         let sets = of.len().div_ceil(WOVEN);
-        let parts = in_parts(sets, PART_TREES / WOVEN, |part| Part::new(of, part, &questions, forest.sum));
+        // What was found for trees of one part is of use for the next.
+        let idle = Mutex::new(Vec::new());
+        let parts = in_parts(sets, PART_TREES / WOVEN, |part| {
+            let mut programs = lock(&idle).pop().unwrap_or_else(|| Programs::new(&questions, leaves(of)));
+            let part = Part::new(of, part, &mut programs, forest.sum);
+            lock(&idle).push(programs);
+            part
+        });
         let mut all = Part::default();
         for part in parts {
             all.append(part?);
@@ -232,6 +239,11 @@ impl Plan {
     }
 }
 
+/// How many leaves trees have in all.
+fn leaves(trees: &[Tree]) -> usize {
+    trees.iter().map(Tree::leaf_count).sum()
+}
+
 /// Some of the trees of a plan.
 #[derive(Default)]
 struct Part {
@@ -244,13 +256,13 @@ struct Part {
 
 impl Part {
     /// The trees of some sets of [`WOVEN`].
-    fn new(trees: &[Tree], sets: Range<usize>, questions: &Questions, sum: Precision) -> Option<Self> {
-        let (mut programs, mut part) = (Programs::new(questions), Self::default());
-        // Room for all trees, of which other parts are put behind the first; none is taken before it is needed.
-        let leaves = trees.iter().map(Tree::leaf_count).sum::<usize>();
-        part.muxes.reserve(leaves + leaves / 4);
-        part.trees.reserve(trees.len());
-        let values = trees.iter().map(|tree| tree.leaves.len() / tree.leaf_count() * padded(tree.leaf_count())).sum();
+    fn new(trees: &[Tree], sets: Range<usize>, programs: &mut Programs<'_>, sum: Precision) -> Option<Self> {
+        let mut part = Self::default();
+        // Those of other parts are put behind the first.
+        let room = if sets.start == 0 { trees } else { &trees[sets.start * WOVEN..(sets.end * WOVEN).min(trees.len())] };
+        part.muxes.reserve(leaves(room) + leaves(room) / 4);
+        part.trees.reserve(room.len());
+        let values = room.iter().map(|tree| tree.leaves.len() / tree.leaf_count() * padded(tree.leaf_count())).sum();
         match sum {
             Precision::F64 => part.values.reserve(values),
             Precision::F32 => part.values32.reserve(values),

@@ -62,8 +62,9 @@ pub(super) struct Programs<'a> {
 }
 
 impl<'a> Programs<'a> {
-    pub(super) fn new(questions: &'a Questions) -> Self {
-        let (cuts, paths, places, codes) = (Cuts::default(), Paths::default(), Vec::new(), Vec::new());
+    /// What makes those of trees that have some leaves in all.
+    pub(super) fn new(questions: &'a Questions, leaves: usize) -> Self {
+        let (cuts, paths, places, codes) = (Cuts::new(leaves), Paths::default(), Vec::new(), Vec::new());
         let operands = questions.behind() + WOVEN * BITS;
         Self { questions, cuts, paths, places, codes, operands }
     }

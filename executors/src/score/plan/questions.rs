@@ -6,7 +6,7 @@ use ahash::RandomState;
 
 use super::{
     CONDITIONS, CUTOFFS_MAX, Condition, Missing, PAGE, PART_TREES, Parity, Plane, Split, Test, Tree, VARIANTS, Variant,
-    in_parts,
+    in_parts, processors,
 };
 
 /// All that splits ask, each question once.
@@ -24,6 +24,9 @@ pub(super) struct Questions {
     /// Where those of each tree start.
     starts: Vec<usize>,
 }
+
+/// Few models have more different conditions.
+const CONDITIONS_USUAL: usize = 4096;
 
 /// What is asked of a feature, above an edge.
 type Question = (u32, Variant, u64);
@@ -67,9 +70,13 @@ impl Asked {
 impl Questions {
     /// `None` if a feature has more cutoffs than ranks can tell apart, or if there are more conditions than operands.
     pub(super) fn of(trees: &[Tree], features: usize) -> Option<Self> {
-        let asked = in_parts(trees.len(), PART_TREES, |part| {
+        // As few parts as there may be: most ask the same.
+        let least = PART_TREES.max(trees.len().div_ceil(processors()));
+        let asked = in_parts(trees.len(), least, |part| {
             let mut asked = Asked::default();
-            asked.of_split.reserve(trees[part.clone()].iter().map(|tree| tree.splits.len()).sum());
+            let splits = trees[part.clone()].iter().map(|tree| tree.splits.len()).sum();
+            asked.of_split.reserve(splits);
+            asked.conditions.reserve(splits.min(CONDITIONS_USUAL));
             trees[part].iter().flat_map(|tree| &tree.splits).for_each(|split| asked.ask(split));
             asked
         });
