@@ -494,7 +494,7 @@ fn option<T: FromStr>(words: &[&str], key: &str) -> Result<T> {
 /// Bytes of trees that are worth a thread of their own.
 const PART_BYTES: usize = 1 << 18;
 /// Bytes of trees that are read at once: they stay in a core's own cache.
-const PIECE_BYTES: usize = 1 << 18;
+const PIECE_BYTES: usize = 1 << 16;
 /// No longer text is read behind the trees of a file that is read in parts.
 const NOTES_MAX: usize = 1 << 24;
 
@@ -525,7 +525,7 @@ fn read_in_parts(
         (tree, start) = (tree + part.len(), start + part.iter().sum::<usize>());
     }
     let read = |(mut tree, mut start, mut sizes): (usize, usize, &[usize])| {
-        let (mut forest, mut text, mut count) = (empty.clone(), String::new(), 0);
+        let (mut forest, mut text, mut count) = (empty.clone(), String::with_capacity(PIECE_BYTES + END.len()), 0);
         while !sizes.is_empty() {
             let (mut trees, mut bytes) = (1, sizes[0]);
             while sizes.get(trees).is_some_and(|size| bytes + size <= PIECE_BYTES) {
