@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use rustix::thread::{Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// Parts for each processor: some are there to be taken by one while another is late or does something else.
 const PARTS: usize = 4;
@@ -29,10 +30,13 @@ pub(super) fn side_by_side<P: Send, T: Send>(
         }
     };
     match HELPERS.as_ref() {
-        Some(helpers) => helpers.in_place_scope(|scope| {
-            (0..helpers.current_num_threads()).for_each(|_| scope.spawn(|_| work()));
-            work();
-        }),
+        Some((helpers, threads)) => {
+            send_elsewhere(threads);
+            helpers.in_place_scope(|scope| {
+                (0..helpers.current_num_threads()).for_each(|_| scope.spawn(|_| work()));
+                work();
+            });
+        }
         None => work(),
     }
     let mut made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -40,12 +44,24 @@ pub(super) fn side_by_side<P: Send, T: Send>(
     made.into_iter().map(|(_, of_part)| of_part).collect()
 }
 
-/// A thread less than there are processors: each then finds the processor free that it was on before. Of more of them, or of new
-/// ones for each step of the work, some would wait for milliseconds while a processor has nothing to do.
-static HELPERS: LazyLock<Option<ThreadPool>> = LazyLock::new(|| match processors() - 1 {
-    0 => None,
-    helpers => ThreadPoolBuilder::new().num_threads(helpers).build().ok(),
+/// A thread less than there are processors, and the numbers that the system gave them.
+static HELPERS: LazyLock<Option<(ThreadPool, Vec<Pid>)>> = LazyLock::new(|| {
+    let helpers = processors().checked_sub(1).filter(|helpers| *helpers > 0)?;
+    let pool = ThreadPoolBuilder::new().num_threads(helpers).build().ok()?;
+    let threads = pool.broadcast(|_| gettid());
+    Some((pool, threads))
 });
+
+/// Has threads wake up on other processors than this thread is on. Linux often puts a thread that wakes up on the processor
+/// of the one that wakes it, where it waits for some milliseconds, though another has nothing to do.
+fn send_elsewhere(threads: &[Pid]) {
+    let Ok(mut elsewhere) = sched_getaffinity(None) else { return };
+    elsewhere.unset(sched_getcpu());
+    for thread in threads {
+        // Where that is refused they start later.
+        let _ = sched_setaffinity(Some(*thread), &elsewhere);
+    }
+}
 
 /// How many parts are worth it.
 pub(super) fn most_parts() -> usize {
