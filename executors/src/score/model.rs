@@ -210,8 +210,8 @@ fn read(file: File) -> Result<Vec<u8>> {
     if length <= MODEL_BYTES_MAX && parts > 1 {
         let mut bytes = vec![0; length as usize];
         let part = bytes.len().div_ceil(parts);
-        let read = |(number, bytes): (usize, &mut [u8])| file.read_exact_at(bytes, (number * part) as u64);
-        side_by_side(bytes.chunks_mut(part).enumerate(), read).into_iter().collect::<std::io::Result<()>>()?;
+        let read = |(): &mut (), (number, bytes): (usize, &mut [u8])| file.read_exact_at(bytes, (number * part) as u64);
+        side_by_side(bytes.chunks_mut(part).enumerate(), || (), read).into_iter().collect::<std::io::Result<()>>()?;
         return Ok(bytes);
     }
     let mut bytes = Vec::with_capacity(length.min(MODEL_BYTES_MAX) as usize + 1);

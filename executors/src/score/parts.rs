@@ -7,25 +7,33 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rustix::thread::{Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// Parts for each processor: some are there to be taken by one while another is late or does something else.
-const PARTS: usize = 4;
+const PARTS: usize = 8;
 
-/// What `f` makes of consecutive parts of `0..count`, of which none is smaller than `least` unless there is only one.
-pub(super) fn in_parts<T: Send>(count: usize, least: usize, f: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
+/// What `f` makes of consecutive parts of `0..count`, of which none is smaller than `least` unless there is only one; see
+/// [`side_by_side`].
+pub(super) fn in_parts<S, T: Send>(
+    count: usize,
+    least: usize,
+    state: impl Fn() -> S + Sync,
+    f: impl Fn(&mut S, Range<usize>) -> T + Sync,
+) -> Vec<T> {
     let parts = most_parts().min(count / least.max(1)).max(1);
     let part = |number: usize| count * number / parts..count * (number + 1) / parts;
-    side_by_side((0..parts).map(part), f)
+    side_by_side((0..parts).map(part), state, f)
 }
 
-/// What `f` makes of each part, of which every processor takes the next one when it is done with one.
-pub(super) fn side_by_side<P: Send, T: Send>(
+/// What `f` makes of each part. Every processor takes the next one when it is done with one, and keeps a state between them.
+pub(super) fn side_by_side<S, P: Send, T: Send>(
     parts: impl IntoIterator<Item = P, IntoIter: Send>,
-    f: impl Fn(P) -> T + Sync,
+    state: impl Fn() -> S + Sync,
+    f: impl Fn(&mut S, P) -> T + Sync,
 ) -> Vec<T> {
     let (parts, made) = (Mutex::new(parts.into_iter().enumerate().fuse()), Mutex::new(Vec::new()));
     let next = || lock(&parts).next();
     let work = || {
+        let mut kept = None;
         while let Some((number, part)) = next() {
-            let of_part = f(part);
+            let of_part = f(kept.get_or_insert_with(&state), part);
             lock(&made).push((number, of_part));
         }
     };
@@ -72,7 +80,7 @@ pub(super) fn most_parts() -> usize {
 }
 
 /// What other threads may use too; one of them that panicked is no reason not to.
-pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

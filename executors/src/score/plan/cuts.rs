@@ -63,6 +63,8 @@ pub(super) struct Cut {
     pub(super) first: Shape,
     pub(super) count: u32,
     pub(super) second: Shape,
+    /// Whether codes of the first have as many bits as those of the second, or more.
+    pub(super) first_is_wider: bool,
     pub(super) cost: Cost,
 }
 
@@ -207,10 +209,12 @@ impl Cuts {
             if steps < fewest && costs.count < WAYS {
                 let count = number as u32 >> 8;
                 let (first, second) = joined(count as usize);
-                let first = self.ways[first as usize].way(number as u32 >> 4 & 15);
-                let second = self.ways[second as usize].way(number as u32 & 15);
+                let (first, second) = (&self.ways[first as usize], &self.ways[second as usize]);
+                let (i, j) = (number as u32 >> 4 & 15, number as u32 & 15);
+                let first_is_wider = first.costs.of[i as usize].width >= second.costs.of[j as usize].width;
                 let cost = Cost { width: width as u8, steps };
-                self.cuts.push(Cut { first, count, second, cost });
+                let (first, second) = (first.way(i), second.way(j));
+                self.cuts.push(Cut { first, count, second, first_is_wider, cost });
                 costs.of[costs.count] = cost;
                 costs.count += 1;
                 fewest = steps;

@@ -26,7 +26,7 @@ mod questions;
 mod steps;
 
 use std::ops::Range;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 pub(in crate::score) use self::cutoffs::{Buckets, at_most};
 use self::program::{Program, Programs};
@@ -35,7 +35,7 @@ use self::steps::Muxes;
 pub(in crate::score) use self::steps::{Guard, Mux, Steps};
 use super::forest::{Forest, Missing, Precision, Split, Test, Tree};
 use super::kernel::Lane;
-use super::parts::{in_parts, lock, processors};
+use super::parts::{in_parts, processors};
 
 /// Cutoffs that one page of codes tells apart.
 pub(in crate::score) const PAGE: usize = 255;
@@ -201,20 +201,15 @@ impl Plan {
         let of = &forest.trees()[trees.clone()];
         let questions = Questions::of(of, forest.features())?;
         let sets = of.len().div_ceil(WOVEN);
-        // What was found for trees of one part is of use for the next.
-        let idle = Mutex::new(Vec::new());
-        let parts = in_parts(sets, PART_TREES / WOVEN, |part| {
-            let mut programs = lock(&idle).pop().unwrap_or_else(|| Programs::new(&questions, leaves(of)));
-            let part = Part::new(of, part, &mut programs, forest.sum);
-            lock(&idle).push(programs);
-            part
-        });
+        let programs = || Programs::new(&questions, leaves(of));
+        let part = |programs: &mut _, part| Part::new(of, part, programs, forest.sum);
+        let parts = in_parts(sets, PART_TREES / WOVEN, programs, part);
         let mut all = Part::default();
         for part in parts {
             all.append(part?);
         }
-        all.close_up(questions.behind());
-        let Part { muxes, operands, trees: mut plans, values, values32 } = all;
+        let muxes = all.close_up(questions.behind());
+        let Part { operands, trees: mut plans, values, values32, .. } = all;
         let mut apart = 0;
         for plan in &mut plans {
             (plan.tree, plan.apart) = (trees.start + plan.tree, apart);
@@ -228,7 +223,7 @@ impl Plan {
             planes: number_of_planes,
             conditions,
             parities,
-            muxes: Muxes::new(muxes),
+            muxes,
             operands,
             trees: plans,
             values,
@@ -327,17 +322,18 @@ impl Part {
         self.values32.append(&mut other.values32);
     }
 
-    /// Programs leave room for codes of [`BITS`] bits, from the operand `first` on: takes out what none of them needs.
-    fn close_up(&mut self, first: usize) {
+    /// Programs leave room for codes of [`BITS`] bits, from the operand `first` on: takes out what none of them needs, and gives
+    /// the muxes as they then are.
+    fn close_up(&mut self, first: usize) -> Muxes {
         let needed = self.trees.iter().map(|tree| tree.low.len() + tree.high.len()).max().unwrap_or(0);
         let (first, unused) = (first as u16, (BITS - needed) as u16);
         // What is behind the bits of all trees moves as far as what would be those of one more.
         let closer = |operand: u16| operand - (operand.saturating_sub(first) / BITS as u16).min(WOVEN as u16) * unused;
-        self.muxes.iter_mut().for_each(|mux| *mux = Mux::new(mux.numbers().map(closer)));
         for (operand, _) in self.trees.iter_mut().flat_map(|tree| tree.low.iter_mut().chain(&mut tree.high)) {
             *operand = closer(*operand);
         }
         self.operands -= WOVEN * usize::from(unused);
+        Muxes::new(std::mem::take(&mut self.muxes), closer)
     }
 }
 

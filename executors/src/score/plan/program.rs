@@ -20,7 +20,7 @@
 
 use std::ops::Range;
 
-use super::cuts::{Cost, Cut, Cuts, Paths, Place, Shape};
+use super::cuts::{Cut, Cuts, Paths, Place, Shape};
 use super::questions::Questions;
 use super::steps::Guard;
 use super::{ALL, BITS, LeafOf, NONE, SMALL_LEAVES, Tree, WOVEN};
@@ -86,7 +86,7 @@ impl<'a> Programs<'a> {
         let (shape, width) = self.paths.best(tree, &self.cuts)?;
         let bits = self.questions.behind() + number % WOVEN * BITS;
         let temporary = self.questions.behind() + WOVEN * BITS + number % woven;
-        let guarded = self.guarded(tree);
+        let large = self.guarded(tree);
         self.paths.places(if tree.splits.is_empty() { !0 } else { 0 }, &mut self.places);
         // Tables have at least 64 codes.
         self.codes.resize((1 << width).max(64), 0);
@@ -96,7 +96,6 @@ impl<'a> Programs<'a> {
             cuts: &self.cuts,
             paths: &self.paths,
             places: &mut self.places,
-            guarded,
             all_rows: tree.covers.first().copied().unwrap_or(0.0),
             temporary: Temporary { first: u16::try_from(temporary).ok()?, step: woven as u16, count: 0, free: Vec::new() },
             muxes: Vec::with_capacity(tree.leaf_count() + tree.leaf_count() / 4),
@@ -104,7 +103,8 @@ impl<'a> Programs<'a> {
             bits: Vec::new(),
         };
         let codes = 1 << width;
-        steps.part(shape, 0..steps.places.len(), ALL, &mut self.codes[..codes])?;
+        let whole = Part { shape, places: 0..steps.places.len(), large, out: &mut self.codes[..codes] };
+        steps.part(whole, ALL)?;
         steps.keep_bits(bits as u16)?;
         self.operands = self.operands.max(usize::from(steps.temporary.end()?));
         let Steps { muxes, guards, bits, .. } = steps;
@@ -160,11 +160,13 @@ impl Temporary {
 
 }
 
-/// One half of a part that is cut: its shape, what it costs, its places, and where the leaves of its codes go.
-struct Half<'a> {
+/// A part of a path, with some shape.
+struct Part<'a> {
     shape: Shape,
-    cost: Cost,
     places: Range<usize>,
+    /// Whether it may take so many steps that a guard pays.
+    large: bool,
+    /// Where the leaves of its codes go.
     out: &'a mut [u16],
 }
 
@@ -176,8 +178,6 @@ struct Steps<'a> {
     cuts: &'a Cuts,
     paths: &'a Paths,
     places: &'a mut Vec<(Place, Option<u16>)>,
-    /// Whether large parts have guards.
-    guarded: bool,
     /// How many rows the training had.
     all_rows: f64,
     temporary: Temporary,
@@ -189,11 +189,12 @@ struct Steps<'a> {
 
 impl Steps<'_> {
     /// Puts the bits of a part, which the rows of `reached` are in, behind the others, and the leaf of each code where the
-    /// code says. The part has some shape and `places`.
-    fn part(&mut self, shape: Shape, places: Range<usize>, reached: u16, out: &mut [u16]) -> Option<()> {
-        let Some(Cut { first, count, second, cost }) = self.cuts.cut(shape) else {
-            return self.beside(places.start, shape, reached, out);
+    /// code says.
+    fn part(&mut self, part: Part<'_>, reached: u16) -> Option<()> {
+        let Some(Cut { first, count, second, first_is_wider, cost }) = self.cuts.cut(part.shape) else {
+            return self.beside(part, reached);
         };
+        let Part { places, large, out, .. } = part;
         let middle = places.start + count as usize;
         let pass = match self.places[middle].1 {
             Some(pass) => pass,
@@ -204,10 +205,8 @@ impl Steps<'_> {
         let (of_first, of_second) = if on { (low, high) } else { (high, low) };
         let start = self.bits.len();
         // The wider one first: fewer temporary operands are then kept meanwhile.
-        let half = |shape, places: Range<usize>, out| Half { shape, cost: self.cost(shape, places.clone()), places, out };
-        let first = half(first, places.start..middle, of_first);
-        let second = half(second, middle..places.end, of_second);
-        let first_is_wider = first.cost.width >= second.cost.width;
+        let first = Part { shape: first, places: places.start..middle, large, out: of_first };
+        let second = Part { shape: second, places: middle..places.end, large, out: of_second };
         let (wider, other) = if first_is_wider { (first, second) } else { (second, first) };
         self.half(wider, pass, on != first_is_wider, reached)?;
         let middle = self.bits.len();
@@ -229,31 +228,33 @@ impl Steps<'_> {
     }
 
     /// What rows come to that leave the path at a place.
-    fn beside(&mut self, place: usize, way: Shape, reached: u16, out: &mut [u16]) -> Option<()> {
-        let node = self.places[place].0.beside;
+    fn beside(&mut self, part: Part<'_>, reached: u16) -> Option<()> {
+        let Part { shape: way, places, large, out } = part;
+        let node = self.places[places.start].0.beside;
         if node < 0 {
             out.fill(!node as u16);
             return Some(());
         }
         let start = self.places.len();
         self.paths.places(node, self.places);
-        self.part(self.paths.shape(self.cuts, node, way), start..self.places.len(), reached, out)?;
+        let shape = self.paths.shape(self.cuts, node, way);
+        self.part(Part { shape, places: start..self.places.len(), large, out }, reached)?;
         self.places.truncate(start);
         Some(())
     }
 
     /// One half of a part that is cut: the rows of `reached` are in it for which `pass` is `side`.
-    fn half(&mut self, half: Half<'_>, pass: u16, side: bool, reached: u16) -> Option<()> {
-        let Half { shape, cost, places, out } = half;
-        if !self.guarded || cost.steps < GUARDED || self.rows(places.clone()) > SELDOM * self.all_rows {
-            return self.part(shape, places, reached, out);
+    fn half(&mut self, mut half: Part<'_>, pass: u16, side: bool, reached: u16) -> Option<()> {
+        half.large = half.large && self.steps(half.shape, &half.places) >= GUARDED;
+        if !half.large || self.rows(&half.places) > SELDOM * self.all_rows {
+            return self.part(half, reached);
         }
         let here = self.temporary.allocate()?;
         let (right, left) = if side { (reached, NONE) } else { (NONE, reached) };
         self.muxes.push([here, right, left, pass]);
         let (number, start) = (self.guards.len(), self.muxes.len());
         self.guards.push(Guard { steps: start..start, next: number });
-        self.part(shape, places, here, out)?;
+        self.part(half, here)?;
         self.temporary.release(here);
         self.guards[number] = Guard { steps: start..self.muxes.len(), next: self.guards.len() };
         Some(())
@@ -280,20 +281,16 @@ impl Steps<'_> {
         !self.places[place - 1].0.right
     }
 
-    /// What a part of a path costs, with the steps that all ways of its parts take.
-    fn cost(&self, shape: Shape, places: Range<usize>) -> Cost {
+    /// How many steps a part takes.
+    fn steps(&self, shape: Shape, places: &Range<usize>) -> u32 {
         let (first, last) = (&self.places[places.start].0, &self.places[places.end - 1].0);
-        // Behind the last place of a path is a leaf, which takes no steps.
+        // Those that all ways of its parts take are not in its cost. The leaf at the end of a path takes none.
         let end = if last.node < 0 { last.steps } else { self.places[places.end].0.steps };
-        let Cost { width, steps } = match self.cuts.cut(shape) {
-            Some(cut) => cut.cost,
-            None => self.cuts.cost(first.part, shape),
-        };
-        Cost { width, steps: steps + end - first.steps }
+        self.cuts.cut(shape).map_or_else(|| self.cuts.cost(first.part, shape), |cut| cut.cost).steps + end - first.steps
     }
 
     /// How many of the rows of the training were in a part of a path; 0 if the model does not say.
-    fn rows(&self, places: Range<usize>) -> f64 {
+    fn rows(&self, places: &Range<usize>) -> f64 {
         let of = |place: usize| {
             let node = self.places[place].0.node;
             let at = if node < 0 { self.tree.splits.len() + !node as usize } else { node as usize };

@@ -1,6 +1,7 @@
 //! What splits ask, and the numbers of the operands that answer.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use ahash::RandomState;
 
@@ -29,7 +30,20 @@ pub(super) struct Questions {
 const CONDITIONS_USUAL: usize = 4096;
 
 /// What is asked of a feature, above an edge.
-type Question = (u32, Variant, u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Question {
+    feature: u32,
+    variant: Variant,
+    edge: u64,
+}
+
+impl Hash for Question {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Of two numbers and not three, as it is done for each split of a model.
+        state.write_u64(self.edge);
+        state.write_u64(u64::from(self.feature) << 8 | self.variant as u64);
+    }
+}
 
 /// What some trees ask.
 #[derive(Debug, Default)]
@@ -52,7 +66,7 @@ impl Asked {
         let next = self.parities.len() as i32;
         let mut condition = |edge, variant| {
             let next = self.conditions.len() as u32;
-            *self.conditions.entry((split.feature, variant, bits(edge))).or_insert(next)
+            *self.conditions.entry(Question { feature: split.feature, variant, edge: bits(edge) }).or_insert(next)
         };
         let edges = edges(&split.test);
         if let [edge] = edges {
@@ -72,7 +86,7 @@ impl Questions {
     pub(super) fn of(trees: &[Tree], features: usize) -> Option<Self> {
         // As few parts as there may be: most ask the same.
         let least = PART_TREES.max(trees.len().div_ceil(processors()));
-        let asked = in_parts(trees.len(), least, |part| {
+        let asked = in_parts(trees.len(), least, || (), |(), part| {
             let mut asked = Asked::default();
             let splits = trees[part.clone()].iter().map(|tree| tree.splits.len()).sum();
             asked.of_split.reserve(splits);
@@ -81,7 +95,7 @@ impl Questions {
             asked
         });
         let mut cutoffs = vec![Vec::new(); features];
-        for (feature, _, edge) in asked.iter().flat_map(|asked| asked.conditions.keys()) {
+        for Question { feature, edge, .. } in asked.iter().flat_map(|asked| asked.conditions.keys()) {
             cutoffs[*feature as usize].push(f64::from_bits(*edge));
         }
         let (mut first, mut count) = (Vec::with_capacity(features), 0);
@@ -95,7 +109,7 @@ impl Questions {
             }
         }
         // Each cutoff has a place for each variant.
-        let place = |(feature, variant, edge): &Question| {
+        let place = |Question { feature, variant, edge }: &Question| {
             let below = |cutoff: &f64| *cutoff < f64::from_bits(*edge);
             let rank = cutoffs[*feature as usize].partition_point(below);
             first[*feature as usize] + rank * VARIANTS + *variant as usize

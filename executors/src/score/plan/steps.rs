@@ -51,9 +51,14 @@ pub(in crate::score) struct Steps<'a> {
 }
 
 impl Muxes {
-    pub(super) fn new(all: Vec<Mux>) -> Self {
-        let greatest = all.iter().flat_map(|mux| mux.operands()).max();
-        Self { all, operands: greatest.map_or(0, |greatest| greatest + 1) }
+    /// Muxes whose operands get other numbers.
+    pub(super) fn new(mut all: Vec<Mux>, renamed: impl Fn(u16) -> u16) -> Self {
+        let mut operands = 0;
+        for mux in &mut all {
+            *mux = Mux::new(mux.numbers().map(&renamed));
+            operands = mux.operands().into_iter().fold(operands, |operands, operand| operands.max(operand + 1));
+        }
+        Self { all, operands }
     }
 
     /// Those of a tree.
