@@ -191,9 +191,7 @@ fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes: &mut [u8]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,gfni")]
 fn bytes_of(bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]) {
     for (lane, bytes) in bytes.as_chunks_mut::<512>().0.iter_mut().enumerate() {
-        let mut of = [&operands[0]; 8];
-        of.iter_mut().zip(bits).for_each(|(of, (operand, _))| *of = &operands[usize::from(*operand) * lanes + lane]);
-        codes::codes(&of[..bits.len()], bytes);
+        codes::codes(bits.len(), |bit| &operands[usize::from(bits[bit].0) * lanes + lane], bytes);
     }
 }
 

@@ -54,11 +54,10 @@ fn found<'a>(
 
 impl Found<'_> {
     /// The codes of the rows of a lane.
-    #[inline]
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,gfni")]
     fn codes(&self, lane: usize, to: &mut Codes) {
-        let bits: [&Lane; 8] = std::array::from_fn(|i| self.bits[i].get(lane).unwrap_or(&NOTHING));
-        codes(&bits[..self.count], &mut to.0);
+        codes(self.count, |bit| self.bits[bit].get(lane).unwrap_or(&NOTHING), &mut to.0);
     }
 
     /// The leaves of 64 codes.
