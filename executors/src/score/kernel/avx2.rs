@@ -38,7 +38,7 @@ impl Kernel for Avx2 {
         unsafe { conditions_of(conditions, planes, rows, out) }
     }
 
-    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
+    fn muxes(self, steps: &Steps, operands: &mut [Lane], lanes: usize) {
         // SAFETY: as above.
         match lanes {
             1 => unsafe { muxes_by_avx2::<1>(steps, operands) },
@@ -256,7 +256,7 @@ fn conditions_of(conditions: &[Condition], planes: &[u8], rows: usize, out: &mut
 }
 
 #[target_feature(enable = "avx2")]
-fn muxes_by_avx2<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
+fn muxes_by_avx2<const LANES: usize>(steps: &Steps, operands: &mut [Lane]) {
     assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
     steps.run(|muxes| {
         let base: *mut __m256i = operands.as_mut_ptr().cast();

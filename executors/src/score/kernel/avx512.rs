@@ -59,7 +59,7 @@ impl Kernel for Avx512 {
         unsafe { conditions::all(conditions, planes, rows, out) }
     }
 
-    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
+    fn muxes(self, steps: &Steps, operands: &mut [Lane], lanes: usize) {
         // SAFETY: as above.
         match lanes {
             1 => unsafe { muxes::all::<1>(steps, operands) },

@@ -39,7 +39,7 @@ trait Kernel: Copy {
     /// A bit a row for each condition.
     fn conditions(self, conditions: &[Condition], planes: &[u8], rows: usize, out: &mut [Lane]);
     /// Computes operands; each has `lanes` lanes.
-    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize);
+    fn muxes(self, steps: &Steps, operands: &mut [Lane], lanes: usize);
     /// Bytes of which each bit is one of `operands`.
     fn bytes(self, bits: &[(u16, u8)], operands: &[Lane], lanes: usize, bytes: &mut [u8]);
     /// Puts the leaf of each code in its place; codes have two bytes if `high` is not empty, leaves if there are more

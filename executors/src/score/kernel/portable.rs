@@ -34,7 +34,7 @@ impl Kernel for Portable {
         }
     }
 
-    fn muxes(self, steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
+    fn muxes(self, steps: &Steps, operands: &mut [Lane], lanes: usize) {
         muxes_of(steps, operands, lanes);
     }
 
@@ -93,7 +93,7 @@ pub(super) fn codes_of(ranks: &[u16], low: u16, missing: &[u64], fill: u8, codes
 }
 
 #[inline(always)]
-pub(super) fn muxes_of(steps: Steps<'_>, operands: &mut [Lane], lanes: usize) {
+pub(super) fn muxes_of(steps: &Steps, operands: &mut [Lane], lanes: usize) {
     steps.run(|muxes| {
         for mux in muxes {
             let [to, right, left, condition] = mux.operands();

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::score::forest::{Forest, Precision, Tree, ZERO};
 use crate::score::plan::{
-    CONDITIONS, Cutoffs, LeafOf, PAGE, Parity, Plan, Plane, TreePlan, Variant, WOVEN, padded as padded_table,
+    CONDITIONS, Cutoffs, LeafOf, PAGE, Parity, Plan, Plane, TreePlan, Values, Variant, WOVEN, padded as padded_table,
 };
 
 /// The most lanes of an operand.
@@ -88,8 +88,7 @@ impl<K: Kernel> Run<'_, K> {
         }
         for trees in plan.trees.chunks(WOVEN) {
             for tree in trees {
-                let steps = plan.muxes.steps(tree.muxes.clone(), &tree.guards);
-                self.kernel.muxes(steps, &mut arena.operands, lanes);
+                self.kernel.muxes(&tree.steps, &mut arena.operands, lanes);
             }
             match K::APART && trees.iter().all(|tree| tree.small) {
                 true => self.add_together(plan, trees, lanes, arena),
@@ -102,7 +101,7 @@ impl<K: Kernel> Run<'_, K> {
     fn add_together(&self, plan: &Plan, trees: &[TreePlan], lanes: usize, arena: &mut Arena) {
         let Arena { operands, sums, .. } = arena;
         for output in 0..self.forest.outputs() {
-            let of = |tree: &&TreePlan| tree.targets.iter().any(|(to, _)| *to as usize == output);
+            let of = |tree: &&TreePlan| tree.outputs.contains(&(output as u32));
             let trees: Vec<&TreePlan> = trees.iter().filter(of).collect();
             let all = output * lanes * LANE_ROWS..(output + 1) * lanes * LANE_ROWS;
             match self.forest.sum {
@@ -194,18 +193,18 @@ impl<K: Kernel> Run<'_, K> {
             return self.add_each(original, start, count, rows, sums, |row| leaves.leaf(row));
         }
         let width = tree.lanes_apart(plan.sum);
-        for (number, (output, table)) in tree.targets.iter().enumerate() {
+        for (number, output) in tree.outputs.clone().enumerate() {
             let apart = if K::APART { &plan.apart()[tree.apart + number * width..][..width] } else { &[] };
-            let sums_of = *output as usize * rows..(*output as usize + 1) * rows;
-            let values = *table..*table + padded_table(tree.leaves);
+            let sums_of = output as usize * rows..(output as usize + 1) * rows;
+            let values = number * padded_table(tree.leaves)..(number + 1) * padded_table(tree.leaves);
             let (count, low) = (tree.leaves, bytes_of(low));
-            match self.forest.sum {
-                Precision::F32 => {
-                    let leaves = Leaves { table: &plan.values32[values], apart, count, low, high, leaf_of };
+            match &tree.values {
+                Values::F32(table) => {
+                    let leaves = Leaves { table: &table[values], apart, count, low, high, leaf_of };
                     self.kernel.add32(&leaves, &mut f32_of_mut(sums)[sums_of]);
                 }
-                Precision::F64 => {
-                    let leaves = Leaves { table: &plan.values[values], apart, count, low, high, leaf_of };
+                Values::F64(table) => {
+                    let leaves = Leaves { table: &table[values], apart, count, low, high, leaf_of };
                     self.kernel.add64(&leaves, &mut f64_of_mut(sums)[sums_of]);
                 }
             }

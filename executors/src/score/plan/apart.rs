@@ -1,6 +1,6 @@
 //! Values of leaves with their bytes apart, as permutations of registers look them up.
 
-use super::{Lane, Plan, Precision, TreePlan, padded};
+use super::{Lane, Plan, Precision, TreePlan, Values, padded};
 
 /// Up to 32 doubles are looked up by halves, which takes fewer permutations than by bytes.
 const HALVES_MAX: usize = 32;
@@ -12,16 +12,18 @@ impl Plan {
     pub(in crate::score) fn apart(&self) -> &[Lane] {
         self.apart.get_or_init(|| {
             let mut lanes = Vec::new();
-            for (tree, (_, at)) in self.trees.iter().flat_map(|tree| tree.targets.iter().map(move |t| (tree, t))) {
+            for tree in &self.trees {
                 let each = lanes_of_piece(tree.leaves, self.sum);
-                let all = *at..*at + if each == 0 { 0 } else { tree.leaves };
-                match self.sum {
-                    Precision::F64 if tree.leaves <= HALVES_MAX => {
-                        pieces(self.values[all].iter().map(|v| v.to_bits()), 8, 4, each, &mut lanes);
-                    }
-                    Precision::F64 => pieces(self.values[all].iter().map(|v| v.to_bits()), 8, 1, each, &mut lanes),
-                    Precision::F32 => {
-                        pieces(self.values32[all].iter().map(|v| v.to_bits().into()), 4, 1, each, &mut lanes);
+                let count = if each == 0 { 0 } else { tree.leaves };
+                for start in (0..tree.outputs.len()).map(|number| number * padded(tree.leaves)) {
+                    match &tree.values {
+                        Values::F64(values) => {
+                            let piece = if tree.leaves <= HALVES_MAX { 4 } else { 1 };
+                            pieces(values[start..][..count].iter().map(|v| v.to_bits()), 8, piece, each, &mut lanes);
+                        }
+                        Values::F32(values) => {
+                            pieces(values[start..][..count].iter().map(|v| v.to_bits().into()), 4, 1, each, &mut lanes);
+                        }
                     }
                 }
             }
@@ -31,7 +33,7 @@ impl Plan {
 }
 
 impl TreePlan {
-    /// How many lanes of [`Plan::apart`] each of its targets has: 2 with the lower and 2 with the upper halves of up to 32
+    /// How many lanes of [`Plan::apart`] each of its outputs has: 2 with the lower and 2 with the upper halves of up to 32
     /// doubles, or 1, 2 or 4 with each byte; none if there are too many leaves.
     pub(in crate::score) fn lanes_apart(&self, sum: Precision) -> usize {
         let pieces = match sum {

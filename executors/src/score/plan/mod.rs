@@ -31,8 +31,7 @@ use std::sync::OnceLock;
 pub(in crate::score) use self::cutoffs::{Buckets, at_most};
 use self::program::{Program, Programs};
 use self::questions::Questions;
-use self::steps::Muxes;
-pub(in crate::score) use self::steps::{Guard, Mux, Steps};
+pub(in crate::score) use self::steps::{Mux, Steps};
 use super::forest::{Forest, Missing, Precision, Split, Test, Tree};
 use super::kernel::Lane;
 use super::parts::{in_parts, processors};
@@ -133,10 +132,8 @@ pub(in crate::score) enum LeafOf {
 pub(in crate::score) struct TreePlan {
     /// Which tree of the forest it is.
     pub(in crate::score) tree: usize,
-    /// Of trees that are woven, the first has the muxes of all.
-    pub(in crate::score) muxes: Range<usize>,
-    /// Which of its own are skipped for blocks that have no rows there.
-    pub(in crate::score) guards: Vec<Guard>,
+    /// Of trees that are woven, the first has the steps of all.
+    pub(in crate::score) steps: Steps,
     /// The bits of the code's low byte: the operand of each, and its value.
     pub(in crate::score) low: Vec<(u16, u8)>,
     /// Those of its high byte.
@@ -144,12 +141,21 @@ pub(in crate::score) struct TreePlan {
     pub(in crate::score) leaf_of: LeafOf,
     /// How many leaves there are.
     pub(in crate::score) leaves: usize,
-    /// For each output that it adds to, where the values of its leaves are in the table.
-    pub(in crate::score) targets: Vec<(u32, usize)>,
-    /// Where the values for its first target are in [`Plan::apart`]; those for the others are behind.
+    /// Which outputs it adds to.
+    pub(in crate::score) outputs: Range<u32>,
+    /// For each of them the values of its leaves, as many as [`padded`] says.
+    pub(in crate::score) values: Values,
+    /// Where the values for its first output are in [`Plan::apart`]; those for the others are behind.
     pub(in crate::score) apart: usize,
     /// Whether it has few leaves, short codes and one output: such trees can be added together.
     pub(in crate::score) small: bool,
+}
+
+/// Values of leaves, as they are added.
+#[derive(Debug)]
+pub(in crate::score) enum Values {
+    F64(Vec<f64>),
+    F32(Vec<f32>),
 }
 
 /// Consecutive trees of a forest, compiled.
@@ -159,14 +165,9 @@ pub(in crate::score) struct Plan {
     pub(in crate::score) planes: usize,
     pub(in crate::score) conditions: Vec<Condition>,
     pub(in crate::score) parities: Vec<Parity>,
-    pub(in crate::score) muxes: Muxes,
-    /// Operands in all: constants, conditions, parities, temporary ones.
+    /// Operands in all: constants, conditions, parities, bits of codes, temporary ones.
     pub(in crate::score) operands: usize,
     pub(in crate::score) trees: Vec<TreePlan>,
-    /// Values of leaves, if they are added in 64 bits.
-    pub(in crate::score) values: Vec<f64>,
-    /// The same in 32 bits, if they are added in that.
-    pub(in crate::score) values32: Vec<f32>,
     /// How sums are added.
     pub(in crate::score) sum: Precision,
     apart: OnceLock<Vec<Lane>>,
@@ -200,21 +201,24 @@ impl Plan {
     fn new(forest: &Forest, trees: Range<usize>) -> Option<Self> {
         let of = &forest.trees()[trees.clone()];
         let questions = Questions::of(of, forest.features())?;
-        let sets = of.len().div_ceil(WOVEN);
-        let programs = || Programs::new(&questions, leaves(of));
-        let part = |programs: &mut _, part| Part::new(of, part, programs, forest.sum);
-        let parts = in_parts(sets, PART_TREES / WOVEN, programs, part);
-        let mut all = Part::default();
-        for part in parts {
-            all.append(part?);
+        let leaves = of.iter().map(Tree::leaf_count).sum();
+        let programs = || Programs::new(&questions, leaves);
+        let made = in_parts(of.len().div_ceil(WOVEN), PART_TREES / WOVEN, programs, |programs, sets| {
+            let (first, end) = (sets.start * WOVEN, (sets.end * WOVEN).min(of.len()));
+            let sets = (first..end).step_by(WOVEN).zip(of[first..end].chunks(WOVEN));
+            let plans = sets.map(|(first, set)| set_of(set, first, programs, forest.sum));
+            Some(plans.collect::<Option<Vec<_>>>()?.into_iter().flatten())
+        });
+        let (mut plans, mut apart) = (Vec::with_capacity(of.len()), 0);
+        for part in made {
+            plans.extend(part?);
         }
-        let muxes = all.close_up(questions.behind());
-        let Part { operands, trees: mut plans, values, values32, .. } = all;
-        let mut apart = 0;
         for plan in &mut plans {
             (plan.tree, plan.apart) = (trees.start + plan.tree, apart);
-            apart += plan.targets.len() * plan.lanes_apart(forest.sum);
+            apart += plan.outputs.len() * plan.lanes_apart(forest.sum);
         }
+        let named = plans.iter().map(|plan| plan.steps.operands()).max().unwrap_or(0);
+        let operands = named.max(questions.behind());
         let Questions { cutoffs, conditions, parities, planes, .. } = questions;
         let number_of_planes = planes.iter().map(Vec::len).sum();
         let each = cutoffs.iter().zip(planes).enumerate().filter(|(_, (_, planes))| !planes.is_empty());
@@ -223,151 +227,83 @@ impl Plan {
             planes: number_of_planes,
             conditions,
             parities,
-            muxes,
             operands,
             trees: plans,
-            values,
-            values32,
             sum: forest.sum,
             apart: OnceLock::new(),
         })
     }
 }
 
-/// How many leaves trees have in all.
-fn leaves(trees: &[Tree]) -> usize {
-    trees.iter().map(Tree::leaf_count).sum()
-}
-
-/// Some of the trees of a plan.
-#[derive(Default)]
-struct Part {
-    muxes: Vec<Mux>,
-    operands: usize,
-    trees: Vec<TreePlan>,
-    values: Vec<f64>,
-    values32: Vec<f32>,
-}
-
-impl Part {
-    /// The trees of some sets of [`WOVEN`].
-    fn new(trees: &[Tree], sets: Range<usize>, programs: &mut Programs<'_>, sum: Precision) -> Option<Self> {
-        let mut part = Self::default();
-        // Those of other parts are put behind the first.
-        let room = if sets.start == 0 { trees } else { &trees[sets.start * WOVEN..(sets.end * WOVEN).min(trees.len())] };
-        part.muxes.reserve(leaves(room) + leaves(room) / 4);
-        part.trees.reserve(room.len());
-        let values = room.iter().map(|tree| tree.leaves.len() / tree.leaf_count() * padded(tree.leaf_count())).sum();
-        match sum {
-            Precision::F64 => part.values.reserve(values),
-            Precision::F32 => part.values32.reserve(values),
-        }
-        for first in sets.map(|set| set * WOVEN) {
-            let set = &trees[first..(first + WOVEN).min(trees.len())];
-            let woven = if programs.alone(set) { 1 } else { WOVEN };
-            for (number, trees) in set.chunks(woven).enumerate() {
-                let first = first + number * woven;
-                let of = |(number, tree)| programs.of(tree, number, woven);
-                let programs = (first..).zip(trees).map(of).collect::<Option<Vec<_>>>()?;
-                part.add(trees, first, programs, sum);
-            }
-        }
-        part.operands = programs.operands;
-        Some(part)
-    }
-
-    /// Adds trees that are woven, of which the first is the `first`th of all.
-    fn add(&mut self, trees: &[Tree], first: usize, programs: Vec<Program>, sum: Precision) {
-        let start = self.muxes.len();
-        weave(&programs, &mut self.muxes);
-        let behind = self.muxes.len();
-        for (number, (tree, program)) in trees.iter().zip(programs).enumerate() {
-            let targets = match sum {
-                Precision::F64 => table(tree, &program.order, &mut self.values, |v| v),
-                Precision::F32 => table(tree, &program.order, &mut self.values32, |v| v as f32),
-            };
-            let bit = |(bit, operand): (usize, &u16)| (*operand, 1 << (bit % 8));
-            let (low, high) = program.bits.split_at(program.bits.len().min(8));
-            let leaves = tree.leaf_count();
-            self.trees.push(TreePlan {
-                tree: first + number,
-                muxes: if number == 0 { start..behind } else { behind..behind },
-                guards: program.guards,
-                low: low.iter().enumerate().map(bit).collect(),
-                high: high.iter().enumerate().map(bit).collect(),
-                leaf_of: program.leaf_of,
-                leaves,
-                small: leaves <= SMALL_LEAVES && high.is_empty() && targets.len() == 1 && tree.linear.is_empty(),
-                targets,
-                apart: 0,
-            });
+/// The plans of up to [`WOVEN`] trees, of which the first is the `first`th of all.
+fn set_of(trees: &[Tree], first: usize, programs: &mut Programs<'_>, sum: Precision) -> Option<Vec<TreePlan>> {
+    let woven = if programs.alone(trees) { 1 } else { WOVEN };
+    let mut plans = Vec::with_capacity(trees.len());
+    for (number, trees) in trees.chunks(woven).enumerate() {
+        let first = first + number * woven;
+        let of = |(number, tree)| programs.of(tree, number, woven);
+        let programs = (first..).zip(trees).map(of).collect::<Option<Vec<_>>>()?;
+        // The first has those of all.
+        let mut muxes = weave(&programs);
+        for (number, (tree, program)) in (first..).zip(trees.iter().zip(programs)) {
+            plans.push(TreePlan::new(tree, number, std::mem::take(&mut muxes), program, sum));
         }
     }
-
-    /// Puts the trees of another part behind these.
-    fn append(&mut self, mut other: Self) {
-        if self.trees.is_empty() {
-            *self = other;
-            return;
-        }
-        let (muxes, values) = (self.muxes.len(), self.values.len().max(self.values32.len()));
-        for tree in &mut other.trees {
-            tree.muxes = tree.muxes.start + muxes..tree.muxes.end + muxes;
-            tree.targets.iter_mut().for_each(|(_, at)| *at += values);
-        }
-        self.muxes.append(&mut other.muxes);
-        self.operands = self.operands.max(other.operands);
-        self.trees.append(&mut other.trees);
-        self.values.append(&mut other.values);
-        self.values32.append(&mut other.values32);
-    }
-
-    /// Programs leave room for codes of [`BITS`] bits, from the operand `first` on: takes out what none of them needs, and gives
-    /// the muxes as they then are.
-    fn close_up(&mut self, first: usize) -> Muxes {
-        let needed = self.trees.iter().map(|tree| tree.low.len() + tree.high.len()).max().unwrap_or(0);
-        let (first, unused) = (first as u16, (BITS - needed) as u16);
-        // What is behind the bits of all trees moves as far as what would be those of one more.
-        let closer = |operand: u16| operand - (operand.saturating_sub(first) / BITS as u16).min(WOVEN as u16) * unused;
-        for (operand, _) in self.trees.iter_mut().flat_map(|tree| tree.low.iter_mut().chain(&mut tree.high)) {
-            *operand = closer(*operand);
-        }
-        self.operands -= WOVEN * usize::from(unused);
-        Muxes::new(std::mem::take(&mut self.muxes), closer)
-    }
+    Some(plans)
 }
 
 /// Steps of several trees in turn: each waits for what a step of its own tree just stored, and those of the others can
 /// run meanwhile.
-fn weave(programs: &[Program], to: &mut Vec<Mux>) {
-    let longest = programs.iter().map(|program| program.muxes.len()).max().unwrap_or(0);
+fn weave(programs: &[Program]) -> Vec<Mux> {
+    let mut muxes = Vec::with_capacity(programs.iter().map(|program| program.muxes.len()).sum());
     if let [alone] = programs {
-        return to.extend(alone.muxes.iter().map(|mux| Mux::new(*mux)));
+        muxes.extend(alone.muxes.iter().map(|mux| Mux::new(*mux)));
+        return muxes;
     }
-    for step in 0..longest {
-        to.extend(programs.iter().filter_map(|program| program.muxes.get(step)).map(|mux| Mux::new(*mux)));
+    for step in 0..programs.iter().map(|program| program.muxes.len()).max().unwrap_or(0) {
+        muxes.extend(programs.iter().filter_map(|program| program.muxes.get(step)).map(|mux| Mux::new(*mux)));
+    }
+    muxes
+}
+
+impl TreePlan {
+    /// The plan of the `number`th tree.
+    fn new(tree: &Tree, number: usize, muxes: Vec<Mux>, program: Program, sum: Precision) -> Self {
+        let Program { guards, bits, leaf_of, order, .. } = program;
+        let bit = |(bit, operand): (usize, &u16)| (*operand, 1 << (bit % 8));
+        let (low, high) = bits.split_at(bits.len().min(8));
+        let leaves = tree.leaf_count();
+        let outputs = tree.output.map_or(0..(tree.leaves.len() / leaves) as u32, |output| output..output + 1);
+        Self {
+            tree: number,
+            steps: Steps::new(muxes, guards),
+            low: low.iter().enumerate().map(bit).collect(),
+            high: high.iter().enumerate().map(bit).collect(),
+            leaf_of,
+            leaves,
+            small: leaves <= SMALL_LEAVES && high.is_empty() && outputs.len() == 1 && tree.linear.is_empty(),
+            outputs,
+            values: match sum {
+                Precision::F64 => Values::F64(table(tree, &order, |value| value)),
+                Precision::F32 => Values::F32(table(tree, &order, |value| value as f32)),
+            },
+            apart: 0,
+        }
     }
 }
 
-/// Puts the values of a tree's leaves into the table, in some order; one table an output.
-fn table<T: Copy + Default>(
-    tree: &Tree,
-    order: &[u16],
-    values: &mut Vec<T>,
-    of: impl Fn(f64) -> T,
-) -> Vec<(u32, usize)> {
+/// The values of a tree's leaves in some order, or in their own if that is empty; one table an output.
+fn table<T: Copy + Default>(tree: &Tree, order: &[u16], of: impl Fn(f64) -> T) -> Vec<T> {
     let (leaves, width) = (tree.leaf_count(), tree.leaves.len() / tree.leaf_count());
-    let outputs = tree.output.map_or(0..width as u32, |output| output..output + 1);
-    let mut targets = Vec::with_capacity(width);
-    for (column, output) in outputs.enumerate() {
-        targets.push((output, values.len()));
+    let mut values = Vec::with_capacity(width * padded(leaves));
+    for column in 0..width {
         match order {
             [] => values.extend(tree.leaves.iter().skip(column).step_by(width).map(|value| of(*value))),
             _ => values.extend(order.iter().map(|leaf| of(tree.leaves[usize::from(*leaf) * width + column]))),
         }
-        values.resize(values.len() - leaves + padded(leaves), T::default());
+        values.resize((column + 1) * padded(leaves), T::default());
     }
-    targets
+    values
 }
 
 /// The length of a table of leaves: whole sets of registers, of 64 values and powers of two of them.

@@ -57,16 +57,13 @@ pub(super) struct Programs<'a> {
     places: Vec<(Place, Option<u16>)>,
     /// The leaf of each code.
     codes: Vec<u16>,
-    /// All operands that were named are below this.
-    pub(super) operands: usize,
 }
 
 impl<'a> Programs<'a> {
     /// What makes those of trees that have some leaves in all.
     pub(super) fn new(questions: &'a Questions, leaves: usize) -> Self {
         let (cuts, paths, places, codes) = (Cuts::new(leaves), Paths::default(), Vec::new(), Vec::new());
-        let operands = questions.behind() + WOVEN * BITS;
-        Self { questions, cuts, paths, places, codes, operands }
+        Self { questions, cuts, paths, places, codes }
     }
 
     /// Whether trees come one after the other, since some have guards.
@@ -106,7 +103,6 @@ impl<'a> Programs<'a> {
         let whole = Part { shape, places: 0..steps.places.len(), large, out: &mut self.codes[..codes] };
         steps.part(whole, ALL)?;
         steps.keep_bits(bits as u16)?;
-        self.operands = self.operands.max(usize::from(steps.temporary.end()?));
         let Steps { muxes, guards, bits, .. } = steps;
         let (leaf_of, order) = numbered(tree, &self.codes, codes);
         self.places.clear();

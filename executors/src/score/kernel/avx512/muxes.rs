@@ -8,7 +8,7 @@ use crate::score::plan::{Mux, Steps};
 
 /// Computes all steps, of `LANES` lanes each.
 #[target_feature(enable = "avx512f")]
-pub(super) fn all<const LANES: usize>(steps: Steps<'_>, operands: &mut [Lane]) {
+pub(super) fn all<const LANES: usize>(steps: &Steps, operands: &mut [Lane]) {
     assert!(operands.len() >= steps.operands() * LANES, "lanes of every operand");
     let base: *mut __m512i = operands.as_mut_ptr().cast();
     let places = |mux: &Mux| settled(mux.operands().map(|operand| operand * LANES * size_of::<Lane>()));
