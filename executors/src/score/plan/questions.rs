@@ -20,14 +20,14 @@ pub(super) struct Questions {
     pub(super) parities: Vec<Parity>,
     /// Those of each feature.
     pub(super) planes: Vec<Vec<Plane>>,
-    /// For each split of each tree the operand that is true for rows that go right.
-    operands: Vec<u16>,
-    /// Where those of each tree start.
-    starts: Vec<usize>,
+    /// For each split of some trees, and of the next ones, the operand that is true for rows that go right.
+    operands: Vec<Vec<u16>>,
+    /// Where those of each tree are: in which of them, and from where on.
+    starts: Vec<(usize, usize)>,
 }
 
 /// Few models have more different conditions.
-const CONDITIONS_USUAL: usize = 4096;
+const CONDITIONS_USUAL: usize = 3500;
 
 /// What is asked of a feature, above an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,39 +45,50 @@ impl Hash for Question {
     }
 }
 
-/// What some trees ask.
+/// What some trees ask. Conditions and parities are numbered together.
 #[derive(Debug, Default)]
 struct Asked {
-    conditions: HashMap<Question, u32, RandomState>,
-    parities: HashMap<Odd, u32, RandomState>,
-    /// For each split the number of a condition or, complemented, of a parity.
-    of_split: Vec<i32>,
+    conditions: HashMap<Question, u16, RandomState>,
+    parities: HashMap<Odd, u16, RandomState>,
+    of_split: Vec<u16>,
 }
 
 /// A condition that is true for an odd number of others, or with `negated` for an even one.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Odd {
-    of: Vec<u32>,
+    of: Vec<u16>,
     negated: bool,
 }
 
 impl Asked {
-    fn ask(&mut self, split: &Split) {
-        let next = self.parities.len() as i32;
-        let mut condition = |edge, variant| {
-            let next = self.conditions.len() as u32;
-            *self.conditions.entry(Question { feature: split.feature, variant, edge: bits(edge) }).or_insert(next)
-        };
+    fn count(&self) -> usize {
+        self.conditions.len() + self.parities.len()
+    }
+
+    /// `None` if there are more questions than operands.
+    fn ask(&mut self, split: &Split) -> Option<()> {
         let edges = edges(&split.test);
-        if let [edge] = edges {
-            self.of_split.push(condition(*edge, variant(split.missing, 0, true)) as i32);
-            return;
-        }
-        let odd = edges.len() % 2 == 1;
-        let of = edges.iter().enumerate().map(|(n, edge)| condition(*edge, variant(split.missing, n, odd))).collect();
-        // Left is an odd number of edges that are not exceeded.
-        let number = *self.parities.entry(Odd { of, negated: !odd }).or_insert(next as u32);
-        self.of_split.push(!(number as i32));
+        let number = match edges {
+            [edge] => self.condition(split, *edge, 0, true)?,
+            _ => {
+                // Left is an odd number of edges that are not exceeded.
+                let odd = edges.len() % 2 == 1;
+                let of = edges.iter().enumerate().map(|(n, edge)| self.condition(split, *edge, n, odd));
+                let of = of.collect::<Option<_>>()?;
+                let next = u16::try_from(self.count()).ok()?;
+                *self.parities.entry(Odd { of, negated: !odd }).or_insert(next)
+            }
+        };
+        self.of_split.push(number);
+        Some(())
+    }
+
+    /// The number of the condition of the `number`th edge of a split.
+    fn condition(&mut self, split: &Split, edge: f64, number: usize, odd: bool) -> Option<u16> {
+        let next = u16::try_from(self.count()).ok()?;
+        let question =
+            Question { feature: split.feature, variant: variant(split.missing, number, odd), edge: bits(edge) };
+        Some(*self.conditions.entry(question).or_insert(next))
     }
 }
 
@@ -91,11 +102,12 @@ impl Questions {
             let splits = trees[part.clone()].iter().map(|tree| tree.splits.len()).sum();
             asked.of_split.reserve(splits);
             asked.conditions.reserve(splits.min(CONDITIONS_USUAL));
-            trees[part].iter().flat_map(|tree| &tree.splits).for_each(|split| asked.ask(split));
-            asked
+            trees[part.clone()].iter().flat_map(|tree| &tree.splits).try_for_each(|split| asked.ask(split))?;
+            Some((part, asked))
         });
+        let asked = asked.into_iter().collect::<Option<Vec<_>>>()?;
         let mut cutoffs = vec![Vec::new(); features];
-        for Question { feature, edge, .. } in asked.iter().flat_map(|asked| asked.conditions.keys()) {
+        for Question { feature, edge, .. } in asked.iter().flat_map(|(_, asked)| asked.conditions.keys()) {
             cutoffs[*feature as usize].push(f64::from_bits(*edge));
         }
         let (mut first, mut count) = (Vec::with_capacity(features), 0);
@@ -114,30 +126,28 @@ impl Questions {
             let rank = cutoffs[*feature as usize].partition_point(below);
             first[*feature as usize] + rank * VARIANTS + *variant as usize
         };
-        let places: Vec<Vec<(usize, u32)>> =
-            asked.iter().map(|asked| asked.conditions.iter().map(|(q, number)| (place(q), *number)).collect()).collect();
+        let places = |(_, asked): &(_, Asked)| asked.conditions.iter().map(|(q, number)| (place(q), *number)).collect();
+        let places: Vec<Vec<(usize, u16)>> = asked.iter().map(places).collect();
         let mut used = vec![false; count];
         places.iter().flatten().for_each(|(place, _)| used[*place] = true);
         let (of_place, conditions, planes) = number(&cutoffs, &used)?;
         let mut questions =
             Self { cutoffs, conditions, parities: Vec::new(), planes, operands: Vec::new(), starts: Vec::new() };
-        questions.operands.reserve(asked.iter().map(|asked| asked.of_split.len()).sum());
         let mut known = HashMap::new();
-        for (asked, places) in asked.into_iter().zip(places) {
-            let mut of_number = vec![0; places.len()];
-            places.into_iter().for_each(|(place, number)| of_number[number as usize] = of_place[place]);
-            let of_parity = questions.add_parities(asked.parities, &of_number, &mut known)?;
-            let condition = |number: usize| CONDITIONS as u16 + of_number[number];
-            let operand = |number: &i32| match *number < 0 {
-                true => of_parity[!*number as usize],
-                false => condition(*number as usize),
-            };
-            questions.operands.extend(asked.of_split.iter().map(operand));
-        }
-        let mut start = 0;
-        for tree in trees {
-            questions.starts.push(start);
-            start += tree.splits.len();
+        for ((part, asked), places) in asked.into_iter().zip(places) {
+            let mut of_number = vec![0; asked.count()];
+            for (place, number) in places {
+                of_number[usize::from(number)] = CONDITIONS as u16 + of_place[place];
+            }
+            questions.add_parities(asked.parities, &mut of_number, &mut known)?;
+            let mut operands = asked.of_split;
+            operands.iter_mut().for_each(|operand| *operand = of_number[usize::from(*operand)]);
+            let mut start = 0;
+            for tree in &trees[part] {
+                questions.starts.push((questions.operands.len(), start));
+                start += tree.splits.len();
+            }
+            questions.operands.push(operands);
         }
         Some(questions)
     }
@@ -154,29 +164,30 @@ impl Questions {
 
     /// For each split of a tree the operand that is true for rows that go right.
     pub(super) fn operands(&self, tree: usize) -> &[u16] {
-        &self.operands[self.starts[tree]..]
+        let (part, start) = self.starts[tree];
+        &self.operands[part][start..]
     }
 
-    /// The operands of the parities of some trees, of which those that are not `known` are new.
+    /// Finds the operands of parities, of which those that are not `known` are new.
     fn add_parities(
         &mut self,
-        parities: HashMap<Odd, u32, RandomState>,
-        of_number: &[u16],
+        parities: HashMap<Odd, u16, RandomState>,
+        of_number: &mut [u16],
         known: &mut HashMap<Parity, u16>,
-    ) -> Option<Vec<u16>> {
+    ) -> Option<()> {
         let mut in_order: Vec<_> = parities.into_iter().collect();
         in_order.sort_unstable_by_key(|(_, number)| *number);
-        let mut operands = Vec::with_capacity(in_order.len());
-        for (Odd { of, negated }, _) in in_order {
-            let parity = Parity { of: of.into_iter().map(|number| of_number[number as usize]).collect(), negated };
+        for (Odd { of, negated }, number) in in_order {
+            let condition = |number: u16| of_number[usize::from(number)] - CONDITIONS as u16;
+            let parity = Parity { of: of.into_iter().map(condition).collect(), negated };
             let next = u16::try_from(self.behind()).ok()?;
             let operand = *known.entry(parity.clone()).or_insert(next);
             if operand == next {
                 self.parities.push(parity);
             }
-            operands.push(operand);
+            of_number[usize::from(number)] = operand;
         }
-        Some(operands)
+        Some(())
     }
 }
 
