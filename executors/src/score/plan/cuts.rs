@@ -141,12 +141,14 @@ impl Cuts {
 
     /// What a path with some ways is beside another: the number of a part, and the steps that all ways of the path take.
     fn part(&mut self, ways: u32) -> (u32, u32) {
-        let Ways { mut costs, part, .. } = self.ways[ways as usize];
-        let steps = costs.all().last().map_or(0, |cost| cost.steps);
-        let part = part.unwrap_or_else(|| {
-            costs.of[..costs.count].iter_mut().for_each(|cost| cost.steps -= steps);
-            self.number(costs)
-        });
+        let of = &self.ways[ways as usize];
+        let steps = of.costs.all().last().map_or(0, |cost| cost.steps);
+        if let Some(part) = of.part {
+            return (part, steps);
+        }
+        let mut costs = of.costs;
+        costs.of[..costs.count].iter_mut().for_each(|cost| cost.steps -= steps);
+        let part = self.number(costs);
         self.ways[ways as usize].part = Some(part);
         (part, steps)
     }
@@ -313,20 +315,20 @@ impl Paths {
         if tree.leaf_count() > 1 << BITS {
             return None;
         }
-        self.sizes.clear();
-        self.sizes.resize(tree.splits.len(), 0);
-        self.turns.clear();
-        self.turns.resize(tree.splits.len(), Turn::default());
-        self.ways.clear();
-        self.ways.resize(tree.splits.len(), PathWays::default());
+        // What is there of trees before is not read before it is written.
+        if self.sizes.len() < tree.splits.len() {
+            self.sizes.resize(tree.splits.len(), 0);
+            self.turns.resize(tree.splits.len(), Turn::default());
+            self.ways.resize(tree.splits.len(), PathWays::default());
+        }
         // Children come after their parents, and what is beside a path before it in this order.
         for (number, split) in tree.splits.iter().enumerate().rev() {
             let (left, right) = (self.size(split.left), self.size(split.right));
             self.sizes[number] = left + right;
-            let turn = match left >= right {
-                true => Turn { along: split.left, beside: split.right, right: true },
-                false => Turn { along: split.right, beside: split.left, right: false },
-            };
+            // Without a branch, which could not be predicted.
+            let children = [split.left, split.right];
+            let beside = usize::from(left >= right);
+            let turn = Turn { along: children[1 - beside], beside: children[beside], right: beside == 1 };
             self.turns[number] = turn;
             if turn.beside >= 0 {
                 self.join_path(turn.beside, cuts)?;
@@ -374,8 +376,8 @@ impl Paths {
     /// How the path from the root is joined, by what the steps and the look-up of the codes cost, and the bits of its codes.
     /// `None` if that does not pay.
     pub(super) fn best(&self, tree: &Tree, cuts: &Cuts) -> Option<(Shape, usize)> {
-        let leaf = cuts.parts[LEAF as usize];
-        let ways = &cuts.ways[self.ways.first().map_or(leaf, |path| path.ways) as usize];
+        let number = if tree.splits.is_empty() { cuts.parts[LEAF as usize] } else { self.ways[0].ways };
+        let ways = &cuts.ways[number as usize];
         let whole = |(_, cost): &(u32, &Cost)| cost.steps as usize + (1 << cost.width) / CODES_A_STEP;
         let (way, Cost { width, .. }) = (0..).zip(ways.costs.all()).min_by_key(whole)?;
         (1usize << width <= CODES_A_LEAF * tree.leaf_count()).then_some((ways.way(way), usize::from(*width)))
