@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use rustix::thread::{Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// Parts for each processor: some are there to be taken by one while another is late or does something else.
 const PARTS: usize = 8;
@@ -17,7 +16,10 @@ pub(super) fn in_parts<S, T: Send>(
     state: impl Fn() -> S + Sync,
     f: impl Fn(&mut S, Range<usize>) -> T + Sync,
 ) -> Vec<T> {
-    let parts = most_parts().min(count / least.max(1)).max(1);
+    let parts = most_parts().min(count / least.max(1));
+    if parts < 2 {
+        return vec![f(&mut state(), 0..count)];
+    }
     let part = |number: usize| count * number / parts..count * (number + 1) / parts;
     side_by_side((0..parts).map(part), state, f)
 }
@@ -52,17 +54,28 @@ pub(super) fn side_by_side<S, P: Send, T: Send>(
     made.into_iter().map(|(_, of_part)| of_part).collect()
 }
 
-/// A thread less than there are processors, and the numbers that the system gave them.
-static HELPERS: LazyLock<Option<(ThreadPool, Vec<Pid>)>> = LazyLock::new(|| {
+/// A thread less than there are processors.
+static HELPERS: LazyLock<Option<(ThreadPool, Vec<Thread>)>> = LazyLock::new(|| {
     let helpers = processors().checked_sub(1).filter(|helpers| *helpers > 0)?;
     let pool = ThreadPoolBuilder::new().num_threads(helpers).build().ok()?;
-    let threads = pool.broadcast(|_| gettid());
+    let threads = pool.broadcast(|_| this_thread());
     Some((pool, threads))
 });
 
+/// The number that the system gave a thread.
+#[cfg(target_os = "linux")]
+type Thread = rustix::thread::Pid;
+
+#[cfg(target_os = "linux")]
+fn this_thread() -> Thread {
+    rustix::thread::gettid()
+}
+
 /// Has threads wake up on other processors than this thread is on. Linux often puts a thread that wakes up on the processor
 /// of the one that wakes it, where it waits for some milliseconds, though another has nothing to do.
-fn send_elsewhere(threads: &[Pid]) {
+#[cfg(target_os = "linux")]
+fn send_elsewhere(threads: &[Thread]) {
+    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
     let Ok(mut elsewhere) = sched_getaffinity(None) else { return };
     elsewhere.unset(sched_getcpu());
     for thread in threads {
@@ -70,6 +83,16 @@ fn send_elsewhere(threads: &[Pid]) {
         let _ = sched_setaffinity(Some(*thread), &elsewhere);
     }
 }
+
+/// Other systems are not told where threads shall run.
+#[cfg(not(target_os = "linux"))]
+type Thread = ();
+
+#[cfg(not(target_os = "linux"))]
+fn this_thread() -> Thread {}
+
+#[cfg(not(target_os = "linux"))]
+fn send_elsewhere(_: &[Thread]) {}
 
 /// How many parts are worth it.
 pub(super) fn most_parts() -> usize {

@@ -235,7 +235,8 @@ impl Reader<'_> {
 fn missing(node: &Value) -> Result<Missing> {
     let default_left = flag(node, "default_left")?;
     let kind = text(node, "missing_type")?;
-    let number = ["None", "Zero", "NaN"].iter().position(|known| *known == kind).and_then(|n| missing_of(n as u8, default_left));
+    let number =
+        ["None", "Zero", "NaN"].iter().position(|known| *known == kind).and_then(|n| missing_of(n as u8, default_left));
     number.map_or_else(|| Err(wrong("missing_type", field(node, "missing_type")?)), Ok)
 }
 

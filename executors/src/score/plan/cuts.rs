@@ -56,7 +56,6 @@ impl Costs {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Shape(u32);
 
-
 /// Parts of a path that are joined: the first `count` of them, and others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cut {

@@ -84,6 +84,8 @@ impl<'a> Programs<'a> {
         let bits = self.questions.behind() + number % WOVEN * BITS;
         let temporary = self.questions.behind() + WOVEN * BITS + number % woven;
         let large = self.guarded(tree);
+        self.places.clear();
+        self.codes.clear();
         self.paths.places(if tree.splits.is_empty() { !0 } else { 0 }, &mut self.places);
         // Tables have at least 64 codes.
         self.codes.resize((1 << width).max(64), 0);
@@ -94,7 +96,12 @@ impl<'a> Programs<'a> {
             paths: &self.paths,
             places: &mut self.places,
             all_rows: tree.covers.first().copied().unwrap_or(0.0),
-            temporary: Temporary { first: u16::try_from(temporary).ok()?, step: woven as u16, count: 0, free: Vec::new() },
+            temporary: Temporary {
+                first: u16::try_from(temporary).ok()?,
+                step: woven as u16,
+                count: 0,
+                free: Vec::new(),
+            },
             muxes: Vec::with_capacity(tree.leaf_count() + tree.leaf_count() / 4),
             guards: Vec::new(),
             bits: Vec::new(),
@@ -105,8 +112,6 @@ impl<'a> Programs<'a> {
         steps.keep_bits(bits as u16)?;
         let Steps { muxes, guards, bits, .. } = steps;
         let (leaf_of, order) = numbered(tree, &self.codes, codes);
-        self.places.clear();
-        self.codes.clear();
         Some(Program { muxes, guards, bits, leaf_of, order })
     }
 }
@@ -153,7 +158,6 @@ impl Temporary {
             self.free.push(operand);
         }
     }
-
 }
 
 /// A part of a path, with some shape.

@@ -97,14 +97,19 @@ impl Questions {
     pub(super) fn of(trees: &[Tree], features: usize) -> Option<Self> {
         // As few parts as there may be: most ask the same.
         let least = PART_TREES.max(trees.len().div_ceil(processors()));
-        let asked = in_parts(trees.len(), least, || (), |(), part| {
-            let mut asked = Asked::default();
-            let splits = trees[part.clone()].iter().map(|tree| tree.splits.len()).sum();
-            asked.of_split.reserve(splits);
-            asked.conditions.reserve(splits.min(CONDITIONS_USUAL));
-            trees[part.clone()].iter().flat_map(|tree| &tree.splits).try_for_each(|split| asked.ask(split))?;
-            Some((part, asked))
-        });
+        let asked = in_parts(
+            trees.len(),
+            least,
+            || (),
+            |(), part| {
+                let mut asked = Asked::default();
+                let splits = trees[part.clone()].iter().map(|tree| tree.splits.len()).sum();
+                asked.of_split.reserve(splits);
+                asked.conditions.reserve(splits.min(CONDITIONS_USUAL));
+                trees[part.clone()].iter().flat_map(|tree| &tree.splits).try_for_each(|split| asked.ask(split))?;
+                Some((part, asked))
+            },
+        );
         let asked = asked.into_iter().collect::<Option<Vec<_>>>()?;
         let mut cutoffs = vec![Vec::new(); features];
         for Question { feature, edge, .. } in asked.iter().flat_map(|(_, asked)| asked.conditions.keys()) {
