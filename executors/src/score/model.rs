@@ -6,13 +6,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use featurectl_core::{Error, ErrorKind, Result};
 
 use super::forest::{Forest, Precision};
-use super::parts::{most_parts, side_by_side};
 use super::{format, network};
 
 /// No larger file is read: 1 GiB holds more than 10 million leaves.
@@ -200,20 +198,9 @@ impl Linear {
     }
 }
 
-/// Bytes of a file whose reading is worth a thread of its own.
-const PART_BYTES: usize = 1 << 21;
-
-/// The bytes of a file of bearable size; of a large one, parts are read side by side.
+/// The bytes of a file of bearable size.
 fn read(file: File) -> Result<Vec<u8>> {
     let length = file.metadata()?.len();
-    let parts = most_parts().min(length.min(MODEL_BYTES_MAX) as usize / PART_BYTES);
-    if length <= MODEL_BYTES_MAX && parts > 1 {
-        let mut bytes = vec![0; length as usize];
-        let part = bytes.len().div_ceil(parts);
-        let read = |(): &mut (), (number, bytes): (usize, &mut [u8])| file.read_exact_at(bytes, (number * part) as u64);
-        side_by_side(bytes.chunks_mut(part).enumerate(), || (), read).into_iter().collect::<std::io::Result<()>>()?;
-        return Ok(bytes);
-    }
     let mut bytes = Vec::with_capacity(length.min(MODEL_BYTES_MAX) as usize + 1);
     file.take(MODEL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > MODEL_BYTES_MAX {

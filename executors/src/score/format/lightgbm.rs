@@ -104,8 +104,15 @@ pub(super) fn load(name: &str, file: &File) -> Option<Model> {
         Some(())
     };
     let (mut around, mut behind) = (String::new(), String::new());
-    piece(0..PART_BYTES, &mut around)?;
-    let start = around.find("\nTree=0")? + 1;
+    let mut bytes = PIECE_BYTES;
+    let start = loop {
+        piece(0..bytes, &mut around)?;
+        match around.find("\nTree=0") {
+            Some(line) => break line + 1,
+            None if bytes < length.min(NOTES_MAX) => bytes = length.min(4 * bytes),
+            None => return None,
+        }
+    };
     around.truncate(start);
     let sizes: Vec<usize> = read_header(&mut Lines::of(&around, 0, 0)).ok()?.list("tree_sizes").ok()?;
     let end = end_of(start, &sizes)?;
@@ -294,7 +301,7 @@ fn option<T: FromStr>(words: &[&str], key: &str) -> Result<T> {
 const PART_BYTES: usize = 1 << 18;
 /// Bytes of trees that are read at once: they stay in a core's own cache.
 const PIECE_BYTES: usize = 1 << 16;
-/// No longer text is read behind the trees of a file that is read in parts.
+/// No longer text is read before or behind the trees of a file that is read in parts.
 const NOTES_MAX: usize = 1 << 24;
 
 /// Where trees of these sizes end, of which the first is at `start`.

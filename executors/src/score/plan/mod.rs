@@ -242,9 +242,9 @@ fn set_of(trees: &[Tree], first: usize, programs: &mut Programs<'_>, sum: Precis
     for (number, trees) in trees.chunks(woven).enumerate() {
         let first = first + number * woven;
         let of = |(number, tree)| programs.of(tree, number, woven);
-        let programs = (first..).zip(trees).map(of).collect::<Option<Vec<_>>>()?;
+        let mut programs = (first..).zip(trees).map(of).collect::<Option<Vec<_>>>()?;
         // The first has those of all.
-        let mut muxes = weave(&programs);
+        let mut muxes = weave(&mut programs);
         for (number, (tree, program)) in (first..).zip(trees.iter().zip(programs)) {
             plans.push(TreePlan::new(tree, number, std::mem::take(&mut muxes), program, sum));
         }
@@ -254,21 +254,20 @@ fn set_of(trees: &[Tree], first: usize, programs: &mut Programs<'_>, sum: Precis
 
 /// Steps of several trees in turn: each waits for what a step of its own tree just stored, and those of the others can
 /// run meanwhile.
-fn weave(programs: &[Program]) -> Vec<Mux> {
-    let mut muxes = Vec::with_capacity(programs.iter().map(|program| program.muxes.len()).sum());
+fn weave(programs: &mut [Program]) -> Vec<[u16; 4]> {
     if let [alone] = programs {
-        muxes.extend(alone.muxes.iter().map(|mux| Mux::new(*mux)));
-        return muxes;
+        return std::mem::take(&mut alone.muxes);
     }
+    let mut muxes = Vec::with_capacity(programs.iter().map(|program| program.muxes.len()).sum());
     for step in 0..programs.iter().map(|program| program.muxes.len()).max().unwrap_or(0) {
-        muxes.extend(programs.iter().filter_map(|program| program.muxes.get(step)).map(|mux| Mux::new(*mux)));
+        muxes.extend(programs.iter().filter_map(|program| program.muxes.get(step)));
     }
     muxes
 }
 
 impl TreePlan {
     /// The plan of the `number`th tree.
-    fn new(tree: &Tree, number: usize, muxes: Vec<Mux>, program: Program, sum: Precision) -> Self {
+    fn new(tree: &Tree, number: usize, muxes: Vec<[u16; 4]>, program: Program, sum: Precision) -> Self {
         let Program { guards, bits, leaf_of, order, .. } = program;
         let bit = |(bit, operand): (usize, &u16)| (*operand, 1 << (bit % 8));
         let (low, high) = bits.split_at(bits.len().min(8));
@@ -276,7 +275,7 @@ impl TreePlan {
         let outputs = tree.output.map_or(0..(tree.leaves.len() / leaves) as u32, |output| output..output + 1);
         Self {
             tree: number,
-            steps: Steps::new(muxes, guards),
+            steps: Steps::new(&muxes, guards),
             low: low.iter().enumerate().map(bit).collect(),
             high: high.iter().enumerate().map(bit).collect(),
             leaf_of,
@@ -298,6 +297,7 @@ fn table<T: Copy + Default>(tree: &Tree, order: &[u16], of: impl Fn(f64) -> T) -
     let mut values = Vec::with_capacity(width * padded(leaves));
     for column in 0..width {
         match order {
+            [] if width == 1 => values.extend(tree.leaves.iter().map(|value| of(*value))),
             [] => values.extend(tree.leaves.iter().skip(column).step_by(width).map(|value| of(*value))),
             _ => values.extend(order.iter().map(|leaf| of(tree.leaves[usize::from(*leaf) * width + column]))),
         }

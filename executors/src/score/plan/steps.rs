@@ -8,7 +8,7 @@ use std::ops::Range;
 pub(in crate::score) struct Mux(u64);
 
 impl Mux {
-    pub(super) fn new([to, right, left, condition]: [u16; 4]) -> Self {
+    fn new([to, right, left, condition]: [u16; 4]) -> Self {
         Self(u64::from(to) | u64::from(right) << 16 | u64::from(left) << 32 | u64::from(condition) << 48)
     }
 
@@ -39,9 +39,11 @@ pub(in crate::score) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(muxes: Vec<Mux>, guards: Vec<Guard>) -> Self {
-        let greatest = muxes.iter().flat_map(|mux| mux.operands()).max();
-        Self { muxes, guards, operands: greatest.map_or(0, |greatest| greatest + 1) }
+    /// Of muxes as to, right, left, condition.
+    pub(super) fn new(muxes: &[[u16; 4]], guards: Vec<Guard>) -> Self {
+        let greatest = muxes.as_flattened().iter().copied().fold(0, u16::max);
+        let operands = usize::from(greatest) + 1;
+        Self { muxes: muxes.iter().map(|mux| Mux::new(*mux)).collect(), guards, operands }
     }
 
     /// All operands that they name are below this: found once, so that kernels, which run them again and again, need not look

@@ -2,7 +2,7 @@
 
 use featurectl_core::Result;
 
-use super::numbers::Known;
+use super::numbers::{Known, quick};
 use super::recoding::Recoding;
 use super::section::Section;
 use crate::score::forest::{LinearLeaf, Missing, Split, Test, Tree, ZERO};
@@ -46,10 +46,8 @@ fn covers(section: &Section, leaf_count: usize) -> Result<Vec<f64>> {
         return Ok(Vec::new());
     }
     // Whole numbers are read faster; few files have others.
-    let counts = |key, count| match section.exactly::<u32>(key, count) {
-        Ok(counts) => Ok(counts.into_iter().map(f64::from).collect()),
-        Err(_) => section.exactly::<f64>(key, count),
-    };
+    let whole = |text: &[u8]| quick::<u32>(text).map(|(count, length)| (f64::from(count), length));
+    let counts = |key, count| section.exactly_by(key, count, whole);
     let mut covers = counts("internal_count", leaf_count - 1)?;
     covers.extend(counts("leaf_count", leaf_count)?);
     Ok(covers)
