@@ -15,8 +15,8 @@ calls of one row each, from C. Prints medians of the rounds; scoring.json keeps 
 
 BENCH_BINARY is called as `BENCH_BINARY MODEL PARQUET OUT ROUNDS 1 [KERNEL] [single]`: on one thread it scores all rows once
 untimed, then ROUNDS times, writes the margins to OUT as little-endian doubles and prints one line of JSON,
-{"ns_per_row": [one a round], "load_seconds": x, "kernel": "..."}; with `single`, where a call scores one row, it has
-"us_per_row" instead.
+{"ns_per_row": [one a round], "load_seconds": x, "first_load_seconds": y, "kernel": "..."}; with `single`, where a call scores
+one row, it has "us_per_row" instead. All load a model once, and then three times more, which are timed.
 
 To be kind to the peers: YDF cannot read these models and gets its own of the same size, its own benchmark without the
 conversion of the input, its fastest engine and, as that counts wall time, only the share that ran; tl2cgen has the faster of
