@@ -83,7 +83,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Model> {
                 *lines = Lines::of(text, behind, first.1 + count);
                 Ok(whole)
             }
-            None => read_trees(lines, 0, sizes, recoding, &mut Known::new(), &mut forest).map(|()| forest),
+            None => read_trees(lines, 0, sizes, recoding, &mut Known::new(text.len()), &mut forest).map(|()| forest),
         }
     })
 }
@@ -348,7 +348,7 @@ fn read_in_parts(
         }
         Some((forest, count))
     };
-    let read: Option<Vec<_>> = side_by_side(parts, Known::new, read).into_iter().collect();
+    let read: Option<Vec<_>> = side_by_side(parts, || Known::new(end - range.start), read).into_iter().collect();
     let (mut whole, mut count) = (empty.clone(), 0);
     for (part, lines) in read? {
         whole.append(part);

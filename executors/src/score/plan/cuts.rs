@@ -152,12 +152,37 @@ impl Cuts {
         (part, steps)
     }
 
-    /// The number of the ways to join parts, which may be wanted to say whether rows go on behind them. `None` if all codes are
-    /// too long.
+    /// The number of the ways to join parts, which may be wanted to say whether rows go on behind them, unless it is known what
+    /// comes of that. `None` if all codes are too long.
     fn join(&mut self, parts: &[u32], wanted: bool) -> Option<u32> {
-        if parts.len() <= SHORT {
-            return self.join_short(parts, wanted);
+        if let [only] = parts {
+            return Some(self.parts[*only as usize]);
         }
+        let key = key(parts, wanted);
+        if let Some(known) = key.and_then(|key| self.short.get(&key)) {
+            return *known;
+        }
+        let places = match parts.len() {
+            ..=SHORT => 1..parts.len(),
+            _ => {
+                let middle = self.middle(parts);
+                middle..middle + 1
+            }
+        };
+        let (mut found, mut joined) = (Found::default(), [(0, 0); SHORT]);
+        for (at, joined) in places.clone().zip(&mut joined) {
+            *joined = (self.join(&parts[..at], true)?, self.join(&parts[at..], wanted)?);
+            found.join(at, self.costs(joined.0), self.costs(joined.1), wanted);
+        }
+        let ways = self.keep(&found, |at| joined[at - places.start]);
+        if let Some(key) = key {
+            self.short.insert(key, ways);
+        }
+        ways
+    }
+
+    /// Where parts are cut into halves of like weight.
+    fn middle(&self, parts: &[u32]) -> usize {
         let weight = |part: &u32| 1u64 << self.cost(*part, Shape(0)).width;
         let middle = parts.iter().map(weight).sum::<u64>() / 2;
         // The first place where more than half is above, or the one before if that is nearer to the middle.
@@ -169,35 +194,7 @@ impl Cuts {
             }
             (at, above) = (at + 1, next);
         };
-        if at == 0 || at + 1 < parts.len() && behind - middle < middle - above {
-            at += 1;
-        }
-        let (first, second) = (self.join(&parts[..at], true)?, self.join(&parts[at..], wanted)?);
-        let mut found = Found::default();
-        found.join(at, self.costs(first), self.costs(second), wanted);
-        self.keep(&found, |_| (first, second))
-    }
-
-    /// Tries all ways, unless it is known what comes of that.
-    fn join_short(&mut self, parts: &[u32], wanted: bool) -> Option<u32> {
-        if let [only] = parts {
-            return Some(self.parts[*only as usize]);
-        }
-        let key = key(parts, wanted);
-        if let Some(known) = key.and_then(|key| self.short.get(&key)) {
-            return *known;
-        }
-        let (mut found, mut joined) = (Found::default(), [(0, 0); SHORT]);
-        for at in 1..parts.len() {
-            let (first, second) = (self.join_short(&parts[..at], true)?, self.join_short(&parts[at..], wanted)?);
-            found.join(at, self.costs(first), self.costs(second), wanted);
-            joined[at] = (first, second);
-        }
-        let ways = self.keep(&found, |at| joined[at]);
-        if let Some(key) = key {
-            self.short.insert(key, ways);
-        }
-        ways
+        at + usize::from(at == 0 || at + 1 < parts.len() && behind - middle < middle - above)
     }
 
     /// The number of the ways that were found. `joined` are the parts of which the first has some number of others. `None` if
@@ -226,8 +223,12 @@ impl Cuts {
     }
 }
 
-/// The parts of a short path, and whether it is wanted to say if rows go on behind it. `None` for parts of rare costs.
+/// The parts of a short path, and whether it is wanted to say if rows go on behind it. `None` for a long one, or for parts of
+/// rare costs.
 fn key(parts: &[u32], wanted: bool) -> Option<u64> {
+    if parts.len() > SHORT {
+        return None;
+    }
     // A one before them says how many there are.
     let whole = parts.iter().fold(1, |key, part| key << PART_BITS | u64::from(*part));
     parts.iter().all(|part| part >> PART_BITS == 0).then_some(whole << 1 | u64::from(wanted))

@@ -135,7 +135,7 @@ impl Questions {
         let places: Vec<Vec<(usize, u16)>> = asked.iter().map(places).collect();
         let mut used = vec![false; count];
         places.iter().flatten().for_each(|(place, _)| used[*place] = true);
-        let (of_place, conditions, planes) = number(&cutoffs, &used)?;
+        let (of_place, conditions, planes) = number(&cutoffs, &first, &used)?;
         let mut questions =
             Self { cutoffs, conditions, parities: Vec::new(), planes, operands: Vec::new(), starts: Vec::new() };
         let mut known = HashMap::new();
@@ -196,13 +196,13 @@ impl Questions {
     }
 }
 
-/// The number of the condition at each place that is used, the conditions, and the planes of each feature. `None` if there are
-/// more than operands can name.
+/// The number of the condition at each place that is used, the conditions, and the planes of each feature, whose `first` place is
+/// given. `None` if there are more than operands can name.
 #[expect(clippy::type_complexity, reason = "three lists, of which each is named where it goes")]
-fn number(cutoffs: &[Vec<f64>], used: &[bool]) -> Option<(Vec<u16>, Vec<Condition>, Vec<Vec<Plane>>)> {
+fn number(cutoffs: &[Vec<f64>], first: &[usize], used: &[bool]) -> Option<(Vec<u16>, Vec<Condition>, Vec<Vec<Plane>>)> {
     let mut of_place = vec![0; used.len()];
-    let (mut conditions, mut planes, mut number, mut first) = (Vec::new(), vec![Vec::new(); cutoffs.len()], 0, 0);
-    for (feature, cutoffs) in cutoffs.iter().enumerate() {
+    let (mut conditions, mut planes, mut number) = (Vec::new(), vec![Vec::new(); cutoffs.len()], 0);
+    for (feature, (cutoffs, first)) in cutoffs.iter().zip(first).enumerate() {
         for page in 0..cutoffs.len().div_ceil(PAGE) {
             for variant in [Variant::NanLow, Variant::NanHigh, Variant::NanZero, Variant::ZeroLow, Variant::ZeroHigh] {
                 let before = conditions.len();
@@ -219,7 +219,6 @@ fn number(cutoffs: &[Vec<f64>], used: &[bool]) -> Option<(Vec<u16>, Vec<Conditio
                 }
             }
         }
-        first += cutoffs.len() * VARIANTS;
     }
     Some((of_place, conditions, planes))
 }

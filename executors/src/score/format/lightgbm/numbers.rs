@@ -19,19 +19,23 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Bits of a place.
-    const BITS: u32 = 13;
+    /// More places do not fit the second cache.
+    const PLACES_MAX: usize = 1 << 13;
+    /// A threshold and what belongs to its split take about as many bytes.
+    const BYTES_A_THRESHOLD: usize = 128;
 
-    pub(super) fn new() -> Self {
+    /// For trees of so many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let places = (bytes / Self::BYTES_A_THRESHOLD).clamp(2, Self::PLACES_MAX).next_power_of_two();
         // No word is this long.
-        Self { numbers: vec![([u64::MAX; 3], 0.0); 1 << Self::BITS] }
+        Self { numbers: vec![([u64::MAX; 3], 0.0); places] }
     }
 
     /// As [`quick`].
     pub(super) fn number(&mut self, text: &[u8]) -> Option<(f64, usize)> {
         let Some((word, length)) = word(text) else { return quick(text) };
         let mixed = word[0] ^ word[1].rotate_left(23) ^ word[2].rotate_left(41);
-        let place = mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - Self::BITS);
+        let place = mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - self.numbers.len().ilog2());
         let (known, number) = &mut self.numbers[place as usize];
         if *known != word {
             let (read, of) = quick(text)?;
@@ -124,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_text_is_not_taken_for_another() {
-        let mut known = Known::new();
+        let mut known = Known::new(1 << 20);
         let behind = " ".repeat(32);
         for text in [
             "0",
@@ -160,7 +164,7 @@ mod tests {
     proptest! {
         #[test]
         fn known_numbers_are_read_as_others(texts in prop::collection::vec("[-0-9.e\\x00 ]{0,26}", 1..20)) {
-            let mut known = Known::new();
+            let mut known = Known::new(0);
             for text in texts {
                 is_as_unknown(&mut known, text.as_bytes());
                 is_as_unknown(&mut known, format!("{text} 1 2 3 4 5 6 7 8 9 10 11 12").as_bytes());

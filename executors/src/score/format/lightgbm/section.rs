@@ -25,11 +25,11 @@ pub(super) struct Lines<'a> {
     /// All of the file.
     pub(super) text: &'a str,
     /// Where the line after the next starts.
-    pub(super) at: usize,
+    at: usize,
     /// How many lines were read, the next one included.
     pub(super) number: usize,
     /// The next line.
-    pub(super) ahead: Option<Line<'a>>,
+    ahead: Option<Line<'a>>,
 }
 
 impl<'a> Lines<'a> {
@@ -46,7 +46,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Reads on to the end of the next line that is not empty.
-    pub(super) fn read(&mut self) -> Option<Line<'a>> {
+    fn read(&mut self) -> Option<Line<'a>> {
         while self.at < self.text.len() {
             let start = self.at;
             let rest = &self.text[start..];
@@ -79,9 +79,9 @@ pub(super) struct Section<'a> {
     /// The line it starts at.
     pub(super) number: usize,
     /// The keys that are kept.
-    pub(super) keys: &'static [&'static str],
+    keys: &'static [&'static str],
     /// The line and value of each key, where it is there.
-    pub(super) values: Vec<Option<(usize, &'a str)>>,
+    values: Vec<Option<(usize, &'a str)>>,
 }
 
 impl<'a> Section<'a> {
@@ -142,7 +142,7 @@ impl<'a> Section<'a> {
     }
 
     /// The numbers in `values`, about `count` of them, of which `quick` reads most.
-    pub(super) fn list_of<T: FromStr>(
+    fn list_of<T: FromStr>(
         &self,
         line: usize,
         key: &str,
